@@ -1,0 +1,44 @@
+"""The command ``collectord``: from the command line to settings to a running collector."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from collectord import __version__, logs
+from collectord.options import listing
+from collectord.settings import ConfigurationError, load
+
+OK = 0
+CONFIGURATION_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the collector until it is told to stop, and return the exit code.
+
+    ``argv`` is without the program's name. The code is 0 after a clean stop, 1 for what went wrong
+    at run time, 2 for a configuration with errors: these stand on standard error, and nothing was
+    started.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if "--help" in arguments:
+        print(listing())
+        return OK
+    if "--version" in arguments:
+        print(f"collectord {__version__}")
+        return OK
+
+    from collectord import collector  # The listing and the version need no engine.
+
+    try:
+        settings = load(arguments, os.environ, collector.CHECKS)
+        if "--check_config" in arguments:
+            print(settings.configuration_file())
+            return OK
+        logs.setup(settings)
+    except ConfigurationError as error:
+        for sentence in error.errors:
+            print(f"collectord: {sentence}", file=sys.stderr)
+        return CONFIGURATION_ERROR
+    return collector.run(settings)

@@ -1,0 +1,398 @@
+"""The options: every one exactly once, in ``OPTIONS``, and what is made straight from that table.
+
+Made here are the ``--help`` listing and the configuration file, which
+``python -m collectord.options`` prints. Where the options' values come from is settled in
+``settings.py``; what they do is said in their help and done in the rooms that ask for them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import socket
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Value: TypeAlias = str | int | float | bool
+Type: TypeAlias = Callable[[str], Value]
+"""Makes a value of an option's text, or raises ValueError: what is wrong, what would be right."""
+
+LOG_LEVELS = (
+    "SYS_EMERG",
+    "SYS_ALERT",
+    "SYS_CRIT",
+    "SYS_ERR",
+    "SYS_WARN",
+    "SYS_NOTICE",
+    "SYS_INFO",
+    "SYS_DEBUG",
+)
+SYSLOG_FACILITIES = (
+    *(f"LOG_{name}" for name in ("USER", "MAIL", "DAEMON", "AUTH", "SYSLOG", "LPR", "NEWS")),
+    *(f"LOG_{name}" for name in ("UUCP", "CRON", "AUTHPRIV", "FTP")),
+    *(f"LOG_LOCAL{number}" for number in range(8)),
+)
+UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+FLAGS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+_SIZE = re.compile(r"(?P<number>[0-9]{1,18})\s*(?P<unit>|KiB|MiB|GiB|TiB)", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", re.ASCII)
+_COMMENT = re.compile(r"\s[;#]")
+
+
+def printable(text: str) -> str:
+    """``text`` on one line: control characters, line ends and the like are written escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def quoted(text: str) -> str:
+    """``text`` for an error's sentence, with its middle left out where it is long."""
+    return repr(text if len(text) <= 120 else f"{text[:80]} ... {text[-30:]}")
+
+
+def one_line(text: str) -> str:
+    """Any text of one line."""
+    if not text.isprintable():
+        raise ValueError(f"{quoted(text)} has control characters or is not UTF-8; leave them out")
+    return text
+
+
+def words(text: str) -> str:
+    """Words with one space between them."""
+    return " ".join(text.split())
+
+
+def flag(text: str) -> bool:
+    """A switch."""
+    try:
+        return FLAGS[text.lower()]
+    except KeyError:
+        raise ValueError(f"{quoted(text)} is neither true nor false; write one of them") from None
+
+
+def one_of(*names: str) -> Type:
+    """One of a few names."""
+
+    def read(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"{quoted(text)} is unknown; write one of {', '.join(names)}")
+        return text
+
+    return read
+
+
+def integer(low: int, high: int) -> Type:
+    """A whole number from ``low`` to ``high``."""
+
+    def read(text: str) -> int:
+        if not _NUMBER.fullmatch(text) or not low <= int(text) <= high:
+            raise ValueError(f"{quoted(text)} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def size(low: int, high: int) -> Type:
+    """Bytes from ``low`` to ``high``, written with or without a unit."""
+
+    def read(text: str) -> int:
+        found = _SIZE.fullmatch(text)
+        if found is None:
+            raise ValueError(
+                f"{quoted(text)} is not a size; write a whole number of bytes, or of "
+                "KiB, MiB, GiB or TiB, as in 16 MiB"
+            )
+        number = int(found["number"]) * UNITS[found["unit"]]
+        if not low <= number <= high:
+            raise ValueError(f"{quoted(text)} is out of range; write {low} to {high} bytes")
+        return number
+
+    return read
+
+
+def seconds(low: float, high: float) -> Type:
+    """Seconds from ``low`` to ``high``, with or without a fraction."""
+
+    def read(text: str) -> float:
+        if not _SECONDS.fullmatch(text) or not low <= float(text) <= high:
+            raise ValueError(
+                f"{quoted(text)} is not a number of seconds from {low:g} to {high:g}, as in 2.5"
+            )
+        return float(text)
+
+    return read
+
+
+def address(text: str) -> str:
+    """An address of this host: sockets listen on numbers, not on names."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(
+            f"{quoted(text)} is not an address; write an IPv4 or IPv6 address of this host, "
+            "as 127.0.0.1, or 0.0.0.0 for all of them"
+        ) from None
+    return text
+
+
+def address_or_empty(text: str) -> str:
+    """An address of this host, or nothing."""
+    return address(text) if text else ""
+
+
+def hostname(text: str) -> str:
+    """A host's name; where empty, the one that the system gives."""
+    if text and not _HOSTNAME.fullmatch(text):
+        raise ValueError(
+            f"{quoted(text)} is not a host's name; write letters, digits, '-', '_' and '.', "
+            "at most 253, or leave it empty for the name that the system gives"
+        )
+    return text or socket.gethostname()
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option. ``note`` is what the configuration file says beyond ``help``."""
+
+    section: str
+    key: str
+    type: Type
+    default: str
+    help: str
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """As on the command line, without its dashes."""
+        return f"{self.section}.{self.key}"
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return f"COLLECTORD_{self.section}_{self.key}".upper()
+
+    def read(self, text: str) -> Value:
+        """The value of a text. Raises ValueError: what is wrong, and what would be right."""
+        # Both would be taken for a part of the value in silence, where it can be any text.
+        if _COMMENT.search(text):
+            raise ValueError(f"{quoted(text)} holds a comment; put it on a line of its own")
+        if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+            raise ValueError(f"{quoted(text)} is in quotes; leave them out")
+        return self.type(text)
+
+
+_PROXY_LIST = " ".join(
+    f"UveVirtualNetworkAgent-{attribute}:AggProxySumAnomalyEWM01:AggProxySum"
+    for attribute in ("egress_flow_count", "ingress_flow_count")
+)
+_PORT = integer(0, 65_535)
+_COUNT = integer(1, 1_000_000_000)
+_PORT_NOTE = "0 takes any free port; the log says which."
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "DEFAULT",
+        "hostip",
+        address,
+        "127.0.0.1",
+        "Address to listen on where a section gives no server",
+        "Whoever can reach the address can send and ask: there is no login.",
+    ),
+    Option(
+        "DEFAULT",
+        "hostname",
+        hostname,
+        "",
+        "Name of this host in status and logs; empty: as the system says",
+    ),
+    Option(
+        "DEFAULT",
+        "partitions",
+        integer(1, 1024),
+        "30",
+        "Parts that the state is divided into, by UVE key",
+    ),
+    Option(
+        "DEFAULT",
+        "log_file",
+        one_line,
+        "",
+        "File that the log is written to; empty: standard error",
+    ),
+    Option("DEFAULT", "log_level", one_of(*LOG_LEVELS), "SYS_NOTICE", "Least severity logged"),
+    Option("DEFAULT", "log_files_count", integer(1, 1000), "10", "Rotated log files kept"),
+    Option(
+        "DEFAULT",
+        "log_file_size",
+        size(0, 1 << 40),
+        "1048576",
+        "Size at which the log file is rotated; 0: never",
+    ),
+    Option(
+        "DEFAULT",
+        "log_local",
+        flag,
+        "true",
+        "Log to log_file or standard error; false: nowhere but to syslog, where that is used",
+    ),
+    Option("DEFAULT", "use_syslog", flag, "false", "Log to the syslog of this host, too"),
+    Option(
+        "DEFAULT",
+        "syslog_facility",
+        one_of(*SYSLOG_FACILITIES),
+        "LOG_LOCAL0",
+        "Syslog facility that receives the log",
+    ),
+    Option(
+        "DEFAULT",
+        "uve_proxy_list",
+        words,
+        _PROXY_LIST,
+        "UVE Proxy List",
+        "<struct>-<attribute>:<algorithm>[:<algorithm>], and more of them after a space: the "
+        "aggregations that run on these attributes. `collectorctl menu` shows the algorithms.",
+    ),
+    Option(
+        "DEFAULT",
+        "uve_proxy_lateness",
+        seconds(0, 300),
+        "5",
+        "Seconds for which a period stays open for late samples after it ended",
+    ),
+    Option(
+        "COLLECTOR",
+        "server",
+        address_or_empty,
+        "",
+        "Address to listen on for updates; empty: DEFAULT.hostip",
+    ),
+    Option("COLLECTOR", "port", _PORT, "8086", "Port to listen on for updates", _PORT_NOTE),
+    Option(
+        "COLLECTOR",
+        "message_size",
+        size(1 << 10, 1 << 30),
+        "16 MiB",
+        "Largest batch of updates that is taken",
+    ),
+    Option(
+        "QUERY",
+        "server",
+        address_or_empty,
+        "",
+        "Address to listen on for queries; empty: DEFAULT.hostip",
+    ),
+    Option("QUERY", "port", _PORT, "8087", "Port to listen on for queries", _PORT_NOTE),
+    Option(
+        "STREAM",
+        "server",
+        address_or_empty,
+        "",
+        "Address to listen on for who watches; empty: DEFAULT.hostip",
+    ),
+    Option("STREAM", "port", _PORT, "8088", "Port to listen on for who watches", _PORT_NOTE),
+    Option("LIMITS", "keys", _COUNT, "2000000", "Most UVE keys that are held"),
+    Option(
+        "LIMITS",
+        "records",
+        _COUNT,
+        "10000000",
+        "Most records that are held: structs of a UVE by source",
+    ),
+    Option("LIMITS", "sources", _COUNT, "100000", "Most sources that are known"),
+    Option("LIMITS", "bytes", size(1 << 20, 1 << 50), "8 GiB", "Most memory that the state takes"),
+)
+
+GENERIC = (
+    ("conf_file", "arg (=Configuration file)", ""),
+    ("help", "", "help message"),
+    ("version", "", "Display version information"),
+    ("check_config", "", "Show the settled options or all that is wrong, and exit"),
+)
+"""Name, argument and help of what belongs on the command line alone."""
+
+BY_NAME = {option.name: option for option in OPTIONS}
+SECTIONS = tuple(dict.fromkeys(option.section for option in OPTIONS))
+
+
+def similar(name: str) -> str:
+    """A sentence's end that says what an unknown name may have been meant to be."""
+    key = name.rpartition(".")[2]
+    elsewhere = [option.name for option in OPTIONS if option.key == key]
+    close = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.75)
+    names = elsewhere or close
+    return f"did you mean {' or '.join(names)}?" if names else "--help lists the options"
+
+
+_COLUMN = 40
+_WIDTH = 39
+
+
+def listing() -> str:
+    """What ``--help`` prints, in the form of boost::program_options, as Contrail's does."""
+
+    def entry(name: str, argument: str, meaning: str) -> str:
+        head = f"  --{name} {argument}".rstrip()
+        lines = textwrap.wrap(meaning, _WIDTH, break_on_hyphens=False)
+        if lines and len(head) < _COLUMN:
+            head = f"{head:{_COLUMN}}{lines.pop(0)}"
+        return "\n".join([head, *(" " * _COLUMN + line for line in lines)])
+
+    return "\n".join(
+        [
+            "Allowed options:",
+            "",
+            "Generic options:",
+            *(entry(*generic) for generic in GENERIC),
+            "",
+            "Configuration options:",
+            *(
+                entry(
+                    option.name,
+                    f"arg (={option.default})" if option.default else "arg",
+                    option.help,
+                )
+                for option in OPTIONS
+            ),
+        ]
+    )
+
+
+def configuration_file() -> str:
+    """A configuration file with every option, its help, and its default commented out."""
+
+    def comment(text: str) -> list[str]:
+        return textwrap.wrap(
+            text, 98, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+        )
+
+    lines = [
+        "# Configuration of collectord, read with --conf_file. Each option has its default here.",
+        "#",
+        "# [SECTION] key=value is --SECTION.key value on the command line and the environment",
+        "# variable COLLECTORD_SECTION_KEY. The command line wins over the environment, that over",
+        "# the files, and a later file over an earlier. A comment has a line of its own.",
+    ]
+    for section in SECTIONS:
+        lines += ["", f"[{section}]"]
+        for option in OPTIONS:
+            if option.section == section:
+                lines += ["", *comment(option.help), *comment(option.note)]
+                lines.append(f"#{option.key}={option.default}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(configuration_file())

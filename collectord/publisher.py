@@ -1,0 +1,351 @@
+"""Publishing records to a collector: batched, numbered, acknowledged, sent again until they are.
+
+What callers hold lives here, and how a record is checked and encoded. What waits is ``buffer.py``,
+its way to the collector is ``delivery.py``; asking a collector is ``client.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Literal
+
+import msgpack
+import zmq
+
+from collectord import wire
+from collectord.buffer import (
+    Buffer,
+    BufferFull,
+    Counters,
+    FlushTimeout,
+    PublishError,
+    Rejection,
+    StaleEpoch,
+    Waiter,
+    now,
+)
+from collectord.delivery import Sender
+
+__all__ = [
+    "BufferFull",
+    "Counters",
+    "FlushTimeout",
+    "PublishError",
+    "Publisher",
+    "Rejection",
+    "StaleEpoch",
+]
+
+INGEST_ADDRESS = f"tcp://127.0.0.1:{wire.INGEST_PORT}"
+
+
+class Publisher:
+    """Sends records of one source to a collector, from any number of threads or coroutines.
+
+    >>> with Publisher("compute-1:Compute:contrail-vrouter-agent:0") as publisher:  # doctest: +SKIP
+    ...     publisher.publish(
+    ...         "ObjectVNTable:demo:vn1", "UveVirtualNetworkAgent", {"egress_flow_count": 12}
+    ...     )
+    ...     publisher.flush(timeout=5)
+
+    Records are gathered into batches, which go out when they hold ``batch_records`` records or
+    ``batch_bytes`` bytes, or are ``batch_age`` seconds old. Up to ``window`` batches are on their
+    way at a time; each stays in the buffer until the collector has acknowledged it, and is sent
+    again after a lost connection or ``reply_timeout`` seconds without an answer. The buffer holds
+    ``buffer_bytes`` of records; when it is full, ``publish`` blocks or raises (``when_full``).
+
+    ``epoch`` (microseconds) names this run of the source and defaults to now. The same epoch may
+    be given again only to send the same records again in the same batches, as in a replay: the
+    collector skips those it has. ``aggtypes`` is ``{struct: {attribute: aggtype}}``.
+
+    Refused records are counted, logged, kept in ``rejections`` and given to ``on_rejected``. A
+    batch that is refused as a whole is replaced by an empty one, since numbers may have no gaps.
+
+    A collector that restarts may have lost batches that it had acknowledged. They are no longer
+    here: the publisher begins a new epoch, in which it sends what it still holds, counts the lost
+    ones as ``forgotten`` and calls ``on_restart`` with their number. A source that only sends what
+    changes should tell its whole state again then.
+
+    Both callbacks run in the publisher's thread. They may ``publish``, which there raises
+    ``BufferFull`` rather than block; what they raise stops the publisher.
+
+    With ``acknowledged=False`` batches have no numbers and are forgotten once handed to the
+    transport: nothing is sent again, and of what is refused only the little that is told.
+
+    ``context`` is a ZeroMQ context to share among many publishers of a process. A publisher runs
+    one daemon thread, which doesn't survive ``os.fork``: make the publisher in the child.
+
+    Raises ValueError for a source, an address or a setting that cannot be.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        address: str = INGEST_ADDRESS,
+        *,
+        epoch: int | None = None,
+        acknowledged: bool = True,
+        batch_records: int = 1000,
+        batch_bytes: int = 1 << 20,
+        batch_age: float = 0.1,
+        buffer_bytes: int = 64 << 20,
+        window: int = 32,
+        when_full: Literal["block", "raise"] = "block",
+        reply_timeout: float = 5.0,
+        aggtypes: Mapping[str, Mapping[str, str]] | None = None,
+        on_rejected: Callable[[Rejection], None] | None = None,
+        on_restart: Callable[[int], None] | None = None,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        if not 0 < len(source.encode()) <= wire.SOURCE_BYTES:
+            raise ValueError(f"source {source!r} must have 1 to {wire.SOURCE_BYTES} bytes of UTF-8")
+        if when_full not in ("block", "raise"):
+            raise ValueError(f"when_full is 'block' or 'raise', not {when_full!r}")
+        if min(batch_records, batch_bytes, buffer_bytes, window) < 1:
+            raise ValueError("batch_records, batch_bytes, buffer_bytes and window are at least 1")
+        self.source = source
+        self.address = address
+        self._when_full = when_full
+        self._buffer = Buffer(batch_records, batch_bytes, batch_age, buffer_bytes)
+        self._sender = Sender(
+            self._buffer,
+            source=source,
+            address=address,
+            epoch=now() if epoch is None else epoch,
+            acknowledged=acknowledged,
+            window=window,
+            reply_timeout=reply_timeout,
+            aggtypes=aggtypes,
+            on_rejected=on_rejected,
+            on_restart=on_restart,
+            context=context,
+        )
+        self._sender.start()
+
+    def publish(
+        self,
+        key: str,
+        struct: str,
+        attributes: Mapping[str, Any] | None,
+        time: int | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Take one record, and return its number among all that were taken, from 0.
+
+        ``attributes`` maps names to values that msgpack has; None as a value removes the attribute,
+        None in place of the map the whole struct. ``time`` is when it was measured, in microseconds
+        since the Unix epoch; without it, now, to within ``batch_age``.
+
+        Raises ValueError for a record that no collector would take, BufferFull where the buffer is
+        full (and, if it may block, still is after ``timeout`` seconds), PublishError if the
+        publisher has failed or is closed.
+        """
+        record = _encode_record(key, struct, attributes, time)
+        deadline = _deadline(timeout)
+        while not isinstance(taken := self._buffer.put(record), int):
+            if self._must_not_wait() or not _wait(taken, deadline):
+                raise self._buffer_full()
+        return taken
+
+    async def publish_async(
+        self,
+        key: str,
+        struct: str,
+        attributes: Mapping[str, Any] | None,
+        time: int | None = None,
+    ) -> int:
+        """``publish`` for a coroutine: waits for room in the buffer without blocking the loop."""
+        record = _encode_record(key, struct, attributes, time)
+        while not isinstance(taken := self._buffer.put(record), int):
+            if self._must_not_wait():
+                raise self._buffer_full()
+            await asyncio.wrap_future(taken)
+        return taken
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until all that was published before this call is acknowledged.
+
+        Raises FlushTimeout after ``timeout`` seconds, PublishError if the publisher has failed.
+        Records that were rejected count as acknowledged: see ``counters`` and ``rejections``.
+        """
+        if threading.current_thread() is self._sender:
+            raise RuntimeError("flush would wait for itself: it was called from a callback")
+        deadline = _deadline(timeout)
+        for waiter in self._buffer.flushing():
+            if not _wait(waiter, deadline):
+                raise self._flush_timeout(timeout)
+
+    async def flush_async(self, timeout: float | None = None) -> None:
+        """``flush`` for a coroutine."""
+        deadline = _deadline(timeout)
+        try:
+            for waiter in self._buffer.flushing():
+                await asyncio.wait_for(asyncio.wrap_future(waiter), _remaining(deadline))
+        except asyncio.TimeoutError:
+            raise self._flush_timeout(timeout) from None
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Flush and stop. What isn't acknowledged by then is lost, and raises as ``flush`` does."""
+        if self._buffer.closed:
+            return
+        try:
+            self.flush(timeout)
+        finally:
+            self._sender.stop(linger=timeout)
+
+    async def close_async(self, timeout: float = 5.0) -> None:
+        """``close`` for a coroutine."""
+        if self._buffer.closed:
+            return
+        try:
+            await self.flush_async(timeout)
+        finally:
+            await asyncio.to_thread(self._sender.stop, timeout)
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, FlushTimeout):
+            self._sender.stop()  # it has been tried for as long as was wanted
+        else:
+            self.close()
+
+    async def __aenter__(self) -> Publisher:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, FlushTimeout):
+            await asyncio.to_thread(self._sender.stop)
+        else:
+            await self.close_async()
+
+    @property
+    def counters(self) -> Counters:
+        """A copy of the counters as they stand."""
+        with self._buffer.lock:
+            return replace(self._buffer.counters)
+
+    @property
+    def rejections(self) -> list[Rejection]:
+        """The last rejections, oldest first."""
+        with self._buffer.lock:
+            return list(self._buffer.rejections)
+
+    @property
+    def epoch(self) -> int:
+        """The run of the source that batches are numbered in now."""
+        return self._sender.epoch
+
+    def _must_not_wait(self) -> bool:
+        return self._when_full == "raise" or threading.current_thread() is self._sender
+
+    def _buffer_full(self) -> BufferFull:
+        return BufferFull(
+            f"{self._buffer.bytes} bytes of records wait for {self.address} to acknowledge them; "
+            f"the bound is {self._buffer.bound}"
+        )
+
+    def _flush_timeout(self, timeout: float | None) -> FlushTimeout:
+        counters = self.counters
+        return FlushTimeout(
+            f"{counters.published - counters.acknowledged} records were not acknowledged by "
+            f"{self.address} within {timeout} s"
+        )
+
+
+class _Packing(threading.local):
+    """A packer for each thread: making one takes longer than encoding a record."""
+
+    def __init__(self) -> None:
+        self.pack: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True).pack
+
+
+_packing = _Packing()
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DEPTH_OF_VALUES = 4
+"""A value is inside the maps and arrays of the batch, its records, the record, the attributes."""
+
+
+def _encode_record(
+    key: str, struct: str, attributes: Mapping[str, Any] | None, time: int | None
+) -> bytes:
+    """Encode a record once and for all. Raises ValueError for what a collector would refuse."""
+    if not isinstance(key, str) or key.find(":") < 1 or len(key) > wire.KEY_BYTES:
+        raise ValueError(
+            f"key {key!r:.200} is not <table>:<name> of at most {wire.KEY_BYTES} bytes, "
+            "as in ObjectVNTable:demo:vn1"
+        )
+    if not isinstance(struct, str):
+        raise ValueError(f"struct {struct!r:.200} is not a text")
+    _check_name("struct", struct)
+    if attributes is not None:
+        if not isinstance(attributes, Mapping):
+            raise ValueError(f"attributes {attributes!r:.200} are not a map of names to values")
+        for name, value in attributes.items():
+            _check_name("attribute", name)
+            if isinstance(value, (dict, list, tuple)):
+                _check_depth(name, value, _DEPTH_OF_VALUES + 1)
+        attributes = dict(attributes)
+    if time is not None and (type(time) is not int or not 0 <= time < 1 << 64):
+        raise ValueError(f"time {time!r} is not in microseconds since the Unix epoch")
+    if not key.isascii() and len(key.encode(errors="surrogatepass")) > wire.KEY_BYTES:
+        raise ValueError(f"key {key!r:.200} has more than {wire.KEY_BYTES} bytes of UTF-8")
+    try:
+        return _packing.pack(
+            (key, struct, attributes) if time is None else (key, struct, attributes, time)
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"the record of {key!r:.200} cannot be encoded: {error}") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _check_name(what: str, name: str) -> None:
+    if not isinstance(name, str) or len(name) > wire.NAME_BYTES or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{what} {name!r:.200} is not a name: letters, digits and _, at most "
+            f"{wire.NAME_BYTES} of them, not beginning with a digit"
+        )
+
+
+def _check_depth(name: str, value: Any, depth: int) -> None:
+    if depth > wire.NESTING:
+        raise ValueError(
+            f"attribute {name!r} is nested deeper than "
+            f"{wire.NESTING - _DEPTH_OF_VALUES} lists and maps"
+        )
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, (dict, list, tuple)):
+            _check_depth(name, item, depth + 1)
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _remaining(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _wait(waiter: Waiter, deadline: float | None) -> bool:
+    """Whether it was done in time; if not, it is given up."""
+    return bool(futures.wait([waiter], _remaining(deadline)).done) or not waiter.cancel()

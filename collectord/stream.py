@@ -1,0 +1,116 @@
+"""The stream: a PUB socket on which structs that changed go out, the newest value of each.
+
+It is an XPUB inside, so that it knows what is subscribed to: while nobody is, the engine notes no
+changes and nothing is merged. What changed is kept by the engine, once for each struct however
+often it changed; a subscriber that is too slow loses messages (libzmq drops them) and slows nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+import zmq
+import zmq.asyncio
+
+from collectord import views, wire
+from collectord.engine import Engine
+from collectord.views import Filters
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 0.1
+"""Seconds between two messages about one struct, at least."""
+PREFIXES = 256
+"""With more subscriptions than these, all that changes is looked at, and libzmq sorts it out."""
+GIVE_WAY = 16
+LINGER = 1000
+
+
+class Stream:
+    """Publishes changes of one engine.
+
+    ``view`` merges a key as queries do. Raises zmq.ZMQError where the endpoint can't be bound.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        context: zmq.asyncio.Context,
+        endpoint: str,
+        *,
+        view: Callable[[str, Filters], views.View | None],
+    ) -> None:
+        self.counters: Counter[str] = Counter(published=0, subscriptions=0)
+        self._engine = engine
+        self._view = view
+        self._prefixes: set[str] = set()
+        self._subscribed = asyncio.Event()
+        self._socket = context.socket(zmq.XPUB)
+        self._socket.setsockopt(zmq.LINGER, LINGER)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, 2 * wire.KEY_BYTES)
+        self._socket.setsockopt(zmq.IPV6, "[" in endpoint)
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError:
+            self._socket.close(0)
+            raise
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    async def serve(self) -> None:
+        """Follow subscriptions and publish, until cancelled."""
+        await asyncio.gather(self._follow_subscriptions(), self._publish())
+
+    async def _follow_subscriptions(self) -> None:
+        while True:
+            event = await self._socket.recv()
+            prefix = event[1:].decode("utf-8", "surrogateescape")
+            if event[:1] == b"\x01":
+                self._prefixes.add(prefix)
+            elif event[:1] == b"\x00":
+                self._prefixes.discard(prefix)
+            self.counters["subscriptions"] = len(self._prefixes)
+            if bool(self._prefixes) != self._subscribed.is_set():
+                self._engine.watch(bool(self._prefixes))
+                log.debug("changes are %s", "noted" if self._prefixes else "not noted any more")
+                (self._subscribed.set if self._prefixes else self._subscribed.clear)()
+
+    async def _publish(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready = [0.0] * self._engine.partitions
+        while True:
+            await self._subscribed.wait()
+            for partition in range(self._engine.partitions):
+                if loop.time() >= ready[partition]:
+                    await self._publish_partition(partition)
+                    # From the end of its turn on, so that no struct comes sooner than it may.
+                    ready[partition] = loop.time() + INTERVAL
+            await asyncio.sleep(max(min(ready) - loop.time(), 0))
+
+    async def _publish_partition(self, partition: int) -> None:
+        prefixes = list(self._prefixes) if len(self._prefixes) <= PREFIXES else [""]
+        changed: dict[str, dict[str, frozenset[str]]] = {}
+        for key, struct in self._engine.take_changed(partition, prefixes):
+            changed.setdefault(key, {})[struct] = frozenset()
+        for turn, (key, structs) in enumerate(changed.items(), 1):
+            await self._publish_key(key, structs)
+            if turn % GIVE_WAY == 0:
+                await asyncio.sleep(0)
+
+    async def _publish_key(self, key: str, structs: dict[str, frozenset[str]]) -> None:
+        view = self._view(key, Filters(cfilt=structs)) or {}
+        topic = key.encode("utf-8", "surrogateescape")
+        for struct in structs:
+            message: dict[str, object] = {"key": key, "struct": struct}
+            if struct in view:
+                message["value"] = view[struct]
+            else:
+                message["deleted"] = True
+            await self._socket.send_multipart([topic, wire.encode_view(message)])
+            self.counters["published"] += 1

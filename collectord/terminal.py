@@ -1,0 +1,164 @@
+"""How ``collectorctl`` shows things to people: tables and lines, from what a collector answered.
+
+Whatever came from outside passes through ``clean`` before it reaches a terminal: a source may have
+put anything into a text. Nothing here asks, decides or exits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from collectord import wire
+from collectord.client import Change, View
+
+NUMBERS = (int, float)
+
+
+def clean(text: str) -> str:
+    """``text`` with everything spelt out that a terminal would obey, or show as nothing."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def shown(value: Any) -> str:
+    """A value of any kind on one line: a text as it is, the rest as JSON."""
+    if isinstance(value, str):
+        return clean(value)
+    return clean(json.dumps(wire.json_value(value), ensure_ascii=False))
+
+
+def moment(microseconds: int | None) -> str:
+    """A time as people write it, UTC."""
+    if not microseconds:
+        return "never"
+    start = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    try:
+        return f"{start + timedelta(microseconds=microseconds):%Y-%m-%d %H:%M:%S}Z"
+    except OverflowError:  # a source chooses its epoch, and may choose the year 300,000
+        return str(microseconds)
+
+
+def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
+    table = Table(title=Text(clean(title), style="bold"), title_justify="left")
+    cells = [list(row) for row in rows]
+    for place, name in enumerate(columns):
+        numeric = all(row[place] is None or isinstance(row[place], NUMBERS) for row in cells)
+        justify: Any = "right" if numeric else "left"
+        table.add_column(Text(name), justify=justify, overflow="fold")
+    for row in cells:
+        table.add_row(*(Text("" if cell is None else shown(cell)) for cell in row))
+    return table
+
+
+def view(key: str, uve: View) -> RenderableType:
+    """A UVE: a table for each struct, and one for all its proxy UVEs."""
+    proxies = {struct for struct, value in uve.items() if _algorithm(struct, value)}
+    tables = [
+        _table(struct, ["attribute", "value"], value.items())
+        if isinstance(value, dict)
+        else Text(f"{clean(struct)}: {shown(value)}")
+        for struct, value in uve.items()
+        if struct not in proxies
+    ]
+    if proxies:
+        columns = ["metric", "algorithm", *PROXY_COLUMNS]
+        rows = [_proxy_row(struct, value) for struct, value in uve.items() if struct in proxies]
+        tables.append(_table("proxy UVEs", columns, rows))
+    return Group(Text(clean(key), style="bold reverse"), *tables)
+
+
+PROXY_COLUMNS = ["value", "staging", "sigma", "mean", "stddev", "samples"]
+
+
+def _algorithm(struct: str, value: Any) -> str:
+    """The name of the algorithm if this is a proxy UVE, else ""."""
+    proxy = value.get("proxy") if isinstance(value, dict) else None
+    if isinstance(proxy, str) and struct.startswith("AggProxy") and struct.endswith(f"-{proxy}"):
+        return struct.removesuffix(f"-{proxy}")
+    return ""
+
+
+def _proxy_row(struct: str, value: Mapping[str, Any]) -> list[Any]:
+    result = value.get("value")
+    flat = dict(result) if isinstance(result, dict) else {}
+    # A detector tells the last sum as ``metric``, and keeps its mean and deviation in ``state``.
+    state = flat.get("state")
+    flat |= {"value": flat.get("value", flat.get("metric"))}
+    flat |= state if isinstance(state, dict) else {}
+    return [value["proxy"], _algorithm(struct, value), *map(flat.get, PROXY_COLUMNS)]
+
+
+def key(name: str) -> RenderableType:
+    """A key alone on its line."""
+    return Text(clean(name))
+
+
+def tables(answer: Mapping[str, int]) -> RenderableType:
+    """The tables, and how many keys each has."""
+    return _table("tables", ["table", "keys"], answer.items())
+
+
+def sent(result: Mapping[str, int]) -> RenderableType:
+    """What became of the records that were sent."""
+    return Text(", ".join(f"{count} {what}" for what, count in result.items()))
+
+
+def sources(answer: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+    """Who reports, and how far each has come."""
+    rows = [
+        [
+            name,
+            source.get("records"),
+            moment(source.get("last_seen")),
+            moment(source.get("epoch")),
+            source.get("seq"),
+            source.get("durable"),
+        ]
+        for name, source in answer.items()
+    ]
+    return _table("sources", ["source", "records", "last seen", "epoch", "seq", "durable"], rows)
+
+
+def menu(answer: Mapping[str, Any]) -> RenderableType:
+    """The algorithms there are, and the metrics they run on."""
+    columns = ["name", "period", "timeout", "help"]
+    entries = [[entry.get(column) for column in columns] for entry in answer["menu"]]
+    configured = [
+        [metric, " ".join(algorithms)] for metric, algorithms in answer["configured"].items()
+    ]
+    return Group(
+        _table("menu", columns, entries),
+        _table("configured", ["metric", "algorithms"], configured),
+    )
+
+
+def status(answer: Mapping[str, Any]) -> RenderableType:
+    """Everything the collector tells of itself, a table for each group."""
+    plain = {name: value for name, value in answer.items() if not isinstance(value, dict)}
+    plain |= {name: moment(plain[name]) for name in ("start_time", "time") if name in plain}
+    groups = [
+        _table(name, ["name", "value"], group.items())
+        for name, group in answer.items()
+        if isinstance(group, dict)
+    ]
+    return Group(_table("collector", ["name", "value"], plain.items()), *groups)
+
+
+def change(news: Change) -> Text:
+    """A line of what has changed, and when it was heard."""
+    what = "deleted" if news.deleted else shown(news.value)
+    return Text.assemble(
+        (f"{datetime.now():%H:%M:%S} ", "dim"),
+        (f"{clean(news.key)} ", "bold"),
+        (f"{clean(news.struct)} ", "cyan"),
+        (what, "red" if news.deleted else ""),
+    )

@@ -1,0 +1,142 @@
+/* changes.c: what others want to hear of: changed structs, closed results. Both wait in arrays of
+ * bounded size until they are taken; what doesn't fit is counted. */
+#include "partition.h"
+
+#include <string.h>
+
+void partition_note(struct partition *partition, uint32_t key, uint32_t what)
+{
+    size_t wanted = partition->change_count + 1;
+    if (wanted > CHANGE_LIMIT ||
+        memory_reserve(partition->memory, &partition->changes, sizeof *partition->changes,
+                       &partition->change_capacity, wanted)) {
+        partition->counters.changes_dropped++;
+        return;
+    }
+    partition->changes[partition->change_count++] = (struct change){key, what};
+}
+
+void partition_note_series(struct partition *partition, uint32_t metric, struct series *series,
+                           uint16_t algorithms)
+{
+    if (!partition->watching)
+        return;
+    if (series->stamp != partition->stamp) {
+        series->stamp = partition->stamp;
+        series->changed = 0;
+    }
+    unsigned fresh = algorithms & ~(unsigned)series->changed;
+    series->changed |= algorithms;
+    for (unsigned at = 0; fresh >> at; at++)
+        if (fresh & 1u << at)
+            partition_note(partition, series->key, CHANGE_PROXY | metric << 8 | at);
+}
+
+void partition_add_result(struct partition *partition, const struct result *result)
+{
+    uint64_t limit = partition->limits->results;
+    if (limit == 0)
+        return;
+    size_t wanted = partition->result_count + 1;
+    if (wanted > partition->result_capacity &&
+        (wanted > limit ||
+         memory_reserve(partition->memory, &partition->results, sizeof *partition->results,
+                        &partition->result_capacity, wanted))) {
+        partition->counters.results_dropped++;
+        return;
+    }
+    partition->results[partition->result_count++] = *result;
+}
+
+void partition_recycle(struct partition *partition)
+{
+    names_recycle(&partition->columns, partition->memory);
+    names_recycle(&partition->sources, partition->memory);
+    names_recycle(&partition->tables, partition->memory);
+    if (partition->change_count == 0)
+        names_recycle(&partition->structs, partition->memory);
+    if (partition->change_count == 0 && partition->result_count == 0 && !partition->results_taken)
+        keys_recycle(&partition->keys, partition->memory);
+}
+
+void partition_watch(struct partition *partition, bool on)
+{
+    partition->watching = on;
+    partition->change_count = 0;
+    partition->stamp++;
+    partition_recycle(partition);
+}
+
+static bool is_wanted(const struct key *key, const struct text *prefixes, size_t prefix_count)
+{
+    for (size_t at = 0; at < prefix_count; at++)
+        if (prefixes[at].length <= key->length &&
+            memcmp(key->text, prefixes[at].bytes, prefixes[at].length) == 0)
+            return true;
+    return false;
+}
+
+/* Spell <algorithm>-<metric>; returns its length. */
+static size_t spell_proxy(const struct partition *partition, uint32_t what, char *name)
+{
+    const struct metric *metric = &partition->metrics[(what & ~CHANGE_PROXY) >> 8];
+    const struct algorithm *algorithm = &metric->algorithms[what & 0xff];
+    size_t first = strlen(algorithm->name);
+    memcpy(name, algorithm->name, first);
+    name[first] = '-';
+    memcpy(name + first + 1, metric->name, metric->name_length);
+    return first + 1 + metric->name_length;
+}
+
+uint32_t partition_proxy_name(struct partition *partition, uint32_t what)
+{
+    char text[ALGORITHM_NAME + METRIC_NAME];
+    size_t length = spell_proxy(partition, what, text);
+    /* Never in the index: it is retired at once, and goes when the changes are taken. */
+    uint32_t hash = names_hash(&partition->structs, text, length);
+    uint32_t id = names_add(&partition->structs, partition->memory, hash, text, length);
+    if (id != NONE)
+        names_drop(&partition->structs, id);
+    return id;
+}
+
+void partition_take_changes(struct partition *partition, const struct text *prefixes,
+                            size_t prefix_count, struct msgpack_writer *writer)
+{
+    size_t opened = msgpack_open_array(writer);
+    uint32_t written = 0;
+    for (size_t at = 0; at < partition->change_count; at++) {
+        const struct change *change = &partition->changes[at];
+        const struct key *key = partition->keys.entries[change->key];
+        if (!is_wanted(key, prefixes, prefix_count))
+            continue;
+        msgpack_write_array(writer, 2);
+        msgpack_write_str(writer, key->text, key->length);
+        if (change->what & CHANGE_PROXY) {
+            char name[ALGORITHM_NAME + METRIC_NAME];
+            msgpack_write_str(writer, name, spell_proxy(partition, change->what, name));
+        } else {
+            const struct name *name = names_at(&partition->structs, change->what);
+            msgpack_write_str(writer, name->text, name->length);
+        }
+        written++;
+    }
+    msgpack_close_array(writer, opened, written);
+    partition->change_count = 0;
+    partition->stamp++;
+    partition_recycle(partition);
+}
+
+struct result *partition_take_results(struct partition *partition, size_t *count,
+                                      size_t *capacity)
+{
+    struct result *results = partition->results;
+    *count = partition->result_count;
+    *capacity = partition->result_capacity;
+    partition->results = NULL;
+    partition->result_count = partition->result_capacity = 0;
+    partition->results_taken = false;
+    partition_recycle(partition);
+    partition->results_taken = *count > 0;
+    return results;
+}

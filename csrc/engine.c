@@ -1,0 +1,403 @@
+/* engine.c: from a message to what became of it. */
+#include "engine.h"
+
+#include "hash.h"
+
+#include <string.h>
+
+enum { CHUNK = 256 }; /* records applied under one hold of a partition's lock */
+
+const char *const outcome_names[OUTCOMES] = {"applied",   "duplicate",  "resync",     "malformed",
+                                             "too_large", "overloaded", "stale_epoch"};
+
+/* ---- beginning and end ----------------------------------------------------------------------------- */
+
+int engine_init(struct engine *engine, uint32_t partitions, uint64_t seed,
+                void *(*resize)(void *, void *, size_t), void *context)
+{
+    *engine = (struct engine){.seed = seed};
+    memory_init(&engine->memory);
+    if (resize != NULL) {
+        engine->memory.resize = resize;
+        engine->memory.context = context;
+    }
+    batch_init(&engine->batch, &engine->memory);
+    names_init(&engine->source_names, seed);
+    names_init(&engine->aggtypes, seed);
+    names_init(&engine->aggtype_texts, seed);
+    engine->limits.keys = engine->limits.records = engine->limits.bytes = UINT64_MAX;
+    engine->batch_bytes = engine->source_limit = engine->aggtype_limit = UINT64_MAX;
+    if (pthread_mutex_init(&engine->ingest, NULL))
+        return -1;
+    engine->starts =
+        memory_get(&engine->memory, ((size_t)partitions + 1) * sizeof *engine->starts);
+    engine->partitions =
+        memory_get(&engine->memory, partitions * sizeof *engine->partitions);
+    bool good = engine->starts != NULL && engine->partitions != NULL;
+    for (; good && engine->partition_count < partitions; engine->partition_count += good)
+        good = partition_init(&engine->partitions[engine->partition_count], &engine->memory,
+                              &engine->limits, seed) == 0;
+    if (good)
+        return 0;
+    memory_free(&engine->memory, engine->starts,
+                engine->starts ? ((size_t)partitions + 1) * sizeof *engine->starts : 0);
+    engine->starts = NULL;
+    for (; engine->partition_count > 0; engine->partition_count--)
+        partition_free(&engine->partitions[engine->partition_count - 1]);
+    memory_free(&engine->memory, engine->partitions, partitions * sizeof *engine->partitions);
+    pthread_mutex_destroy(&engine->ingest);
+    return -1;
+}
+
+void engine_free(struct engine *engine)
+{
+    struct memory *memory = &engine->memory;
+    size_t partitions = engine->partition_count;
+    for (uint32_t at = 0; at < partitions; at++)
+        partition_free(&engine->partitions[at]);
+    memory_free(memory, engine->partitions, partitions * sizeof *engine->partitions);
+    memory_free(memory, engine->starts, (partitions + 1) * sizeof *engine->starts);
+    memory_free(memory, engine->order, engine->order_capacity * sizeof *engine->order);
+    memory_free(memory, engine->sources, engine->source_capacity * sizeof *engine->sources);
+    batch_free(&engine->batch);
+    names_free(&engine->source_names, memory);
+    names_free(&engine->aggtypes, memory);
+    names_free(&engine->aggtype_texts, memory);
+    pthread_mutex_destroy(&engine->ingest);
+}
+
+int engine_configure(struct engine *engine, const struct metric *metrics, uint32_t count,
+                     uint64_t lateness)
+{
+    int status = 0;
+    pthread_mutex_lock(&engine->ingest);
+    for (uint32_t at = 0; status == 0 && at < engine->partition_count; at++) {
+        struct partition *partition = &engine->partitions[at];
+        pthread_mutex_lock(&partition->lock);
+        status = partition_configure(partition, metrics, count);
+        if (status == 0)
+            partition_lateness(partition, lateness);
+        pthread_mutex_unlock(&partition->lock);
+    }
+    pthread_mutex_unlock(&engine->ingest);
+    return status;
+}
+
+/* ---- aggtypes ---------------------------------------------------------------------------------------- */
+
+static uint32_t intern(struct engine *engine, struct names *names, const void *text, size_t length)
+{
+    uint32_t hash = names_hash(names, text, length);
+    uint32_t id = names_find(names, hash, text, length);
+    return id != NONE ? id : names_add(names, &engine->memory, hash, text, length);
+}
+
+/* Make room for one aggtype, or set it when `commits`; the text of the batch was checked. */
+static int take_aggtype(struct engine *engine, const char *spelling, size_t length,
+                        const uint8_t *text, uint32_t text_length, bool commits)
+{
+    uint32_t hash = names_hash(&engine->aggtypes, spelling, length);
+    uint32_t id = names_find(&engine->aggtypes, hash, spelling, length);
+    if (id == NONE && (commits || engine->aggtypes.count >= engine->aggtype_limit)) {
+        engine->counters.aggtypes_dropped += commits;
+        return 0;
+    }
+    if (id == NONE) {
+        id = names_add(&engine->aggtypes, &engine->memory, hash, spelling, length);
+        if (id == NONE)
+            return -1;
+        names_at(&engine->aggtypes, id)->tag = -1;
+    }
+    if (engine->aggtype_texts.count >= engine->aggtype_limit &&
+        names_find(&engine->aggtype_texts,
+                   names_hash(&engine->aggtype_texts, text, text_length), text,
+                   text_length) == NONE) {
+        engine->counters.aggtypes_dropped += commits;
+        return 0;
+    }
+    uint32_t value = intern(engine, &engine->aggtype_texts, text, text_length);
+    if (value == NONE)
+        return -1;
+    struct name *name = names_at(&engine->aggtypes, id);
+    if (commits && name->tag != (int32_t)value) {
+        name->tag = (int32_t)value;
+        atomic_fetch_add(&engine->aggtypes_version, 1);
+    }
+    return 0;
+}
+
+static int take_aggtypes(struct engine *engine, bool commits)
+{
+    const struct batch *batch = &engine->batch;
+    if (batch->aggtypes == NULL)
+        return 0;
+    struct msgpack_reader reader = {batch->aggtypes, batch->aggtypes + batch->aggtypes_length};
+    struct msgpack_head structs, attributes;
+    char spelling[METRIC_NAME];
+    (void)msgpack_read(&reader, &structs);
+    for (; structs.length > 0; structs.length--) {
+        const uint8_t *name = NULL, *attribute = NULL, *text = NULL;
+        uint32_t name_length = 0, attribute_length = 0, text_length = 0;
+        (void)msgpack_read_short_str(&reader, &name, &name_length);
+        memcpy(spelling, name, name_length);
+        spelling[name_length] = '-';
+        (void)msgpack_read(&reader, &attributes);
+        for (; attributes.length > 0; attributes.length--) {
+            (void)msgpack_read_short_str(&reader, &attribute, &attribute_length);
+            (void)msgpack_read_short_str(&reader, &text, &text_length);
+            memcpy(spelling + name_length + 1, attribute, attribute_length);
+            if (take_aggtype(engine, spelling, (size_t)name_length + 1 + attribute_length, text,
+                             text_length, commits))
+                return -1;
+        }
+    }
+    return 0;
+}
+
+/* ---- sources ------------------------------------------------------------------------------------------- */
+
+/* The source of the batch; NULL where there is no memory, or no room for one more. */
+static struct source *source_of(struct engine *engine)
+{
+    struct names *names = &engine->source_names;
+    const struct batch *batch = &engine->batch;
+    uint32_t hash = names_hash(names, batch->source, batch->source_length);
+    uint32_t id = names_find(names, hash, batch->source, batch->source_length);
+    if (id != NONE)
+        return &engine->sources[id];
+    if (names->index.used >= engine->source_limit ||
+        memory_reserve(&engine->memory, &engine->sources, sizeof *engine->sources,
+                       &engine->source_capacity, (size_t)names->count + 1))
+        return NULL;
+    id = names_add(names, &engine->memory, hash, batch->source, batch->source_length);
+    if (id == NONE)
+        return NULL;
+    engine->sources[id] = (struct source){0};
+    return &engine->sources[id];
+}
+
+/* Whether the batch is the next of its source; else what it is. */
+static enum outcome_status judge(const struct source *source, const struct batch *batch,
+                                 uint64_t *last)
+{
+    if (!batch->has_seq)
+        return OUTCOME_APPLIED;
+    if (source->numbered && batch->epoch < source->epoch)
+        return OUTCOME_STALE_EPOCH;
+    bool same_epoch = source->numbered && batch->epoch == source->epoch;
+    *last = same_epoch ? source->seq : 0;
+    if (batch->seq <= *last)
+        return OUTCOME_DUPLICATE;
+    return batch->seq == *last + 1 ? OUTCOME_APPLIED : OUTCOME_RESYNC;
+}
+
+/* ---- applying ------------------------------------------------------------------------------------------ */
+
+/* Hash every record's names; the struct's name is most often the one of the record before. */
+static void hash_records(struct engine *engine, uint64_t now)
+{
+    struct batch *batch = &engine->batch;
+    uint64_t time = batch->has_time ? batch->time : now;
+    uint32_t source = hash_name(batch->source, batch->source_length, engine->seed);
+    uint32_t struct_hash = 0, struct_length = 0;
+    const uint8_t *struct_name = NULL;
+    for (uint32_t at = 0; at < batch->record_count; at++) {
+        struct record_in *in = &batch->records[at];
+        in->record = NONE;
+        if (!in->timed)
+            in->time = time;
+        if (in->rejection)
+            continue;
+        if (in->struct_length != struct_length ||
+            memcmp(in->struct_name, struct_name, struct_length) != 0) {
+            struct_name = in->struct_name;
+            struct_length = in->struct_length;
+            struct_hash = hash_name(struct_name, struct_length, engine->seed);
+        }
+        in->key_hash = hash_name(in->key, in->key_length, engine->seed);
+        in->hash = hash_record(in->key_hash, struct_hash, source);
+        in->partition =
+            (uint16_t)hash_partition(in->key, in->key_length, engine->partition_count);
+    }
+}
+
+/* Put the batch's records in order of their partitions, each partition's as they came. */
+static int group_records(struct engine *engine)
+{
+    const struct batch *batch = &engine->batch;
+    uint32_t *starts = engine->starts, count = engine->partition_count;
+    if (memory_reserve(&engine->memory, &engine->order, sizeof *engine->order,
+                       &engine->order_capacity, batch->record_count))
+        return -1;
+    memset(starts, 0, ((size_t)count + 1) * sizeof *starts);
+    for (uint32_t at = 0; at < batch->record_count; at++)
+        starts[batch->records[at].partition + 1]++;
+    for (uint32_t at = 0; at < count; at++)
+        starts[at + 1] += starts[at];
+    for (uint32_t at = 0; at < batch->record_count; at++)
+        engine->order[starts[batch->records[at].partition]++] = at;
+    for (uint32_t at = count; at > 0; at--) /* each start has moved to its end */
+        starts[at] = starts[at - 1];
+    starts[0] = 0;
+    return 0;
+}
+
+static int prepare(struct engine *engine, uint32_t number, uint64_t now)
+{
+    struct partition *partition = &engine->partitions[number];
+    int status = 0;
+    for (uint32_t at = engine->starts[number]; status == 0 && at < engine->starts[number + 1];) {
+        uint32_t left = engine->starts[number + 1] - at, count = left < CHUNK ? left : CHUNK;
+        pthread_mutex_lock(&partition->lock);
+        partition_clock(partition, now);
+        status = partition_prepare(partition, &engine->batch, engine->order + at, count, now);
+        pthread_mutex_unlock(&partition->lock);
+        at += count;
+    }
+    return status;
+}
+
+static void commit(struct engine *engine, uint32_t number)
+{
+    struct partition *partition = &engine->partitions[number];
+    uint32_t end = engine->starts[number + 1];
+    for (uint32_t at = engine->starts[number]; at < end;) {
+        uint32_t count = end - at < CHUNK ? end - at : CHUNK;
+        pthread_mutex_lock(&partition->lock);
+        partition_commit(partition, &engine->batch, engine->order + at, count);
+        at += count;
+        if (at == end)
+            partition_sweep(partition);
+        pthread_mutex_unlock(&partition->lock);
+    }
+}
+
+/* Take away what was made for a batch that is not going to be applied. */
+static void abandon(struct engine *engine)
+{
+    for (uint32_t number = 0; number < engine->partition_count; number++) {
+        struct partition *partition = &engine->partitions[number];
+        pthread_mutex_lock(&partition->lock);
+        partition_sweep(partition);
+        pthread_mutex_unlock(&partition->lock);
+    }
+}
+
+static int apply_records(struct engine *engine, uint64_t now)
+{
+    hash_records(engine, now);
+    int status = group_records(engine) || take_aggtypes(engine, false) ? -1 : 0;
+    for (uint32_t at = 0; status == 0 && at < engine->partition_count; at++)
+        if (engine->starts[at] != engine->starts[at + 1])
+            status = prepare(engine, at, now);
+    if (status) {
+        abandon(engine);
+        return -1;
+    }
+    (void)take_aggtypes(engine, true);
+    for (uint32_t at = 0; at < engine->partition_count; at++)
+        if (engine->starts[at] != engine->starts[at + 1])
+            commit(engine, at);
+    return 0;
+}
+
+static void count_records(struct engine *engine, struct outcome *outcome)
+{
+    const struct batch *batch = &engine->batch;
+    for (uint32_t at = 0; at < batch->record_count; at++) {
+        uint8_t rejection = batch->records[at].rejection;
+        engine->counters.rejected[rejection] += rejection != RECORD_GOOD;
+        if (rejection == RECORD_GOOD) {
+            outcome->applied++;
+            continue;
+        }
+        if (outcome->rejected < OUTCOME_REJECTED) {
+            outcome->rows[outcome->rejected].index = at;
+            outcome->rows[outcome->rejected].rejection = rejection;
+        }
+        outcome->rejected++;
+    }
+    engine->counters.records += outcome->applied;
+}
+
+static void refuse(struct outcome *outcome, enum outcome_status status, const char *message)
+{
+    outcome->status = status;
+    outcome->fault.message = message;
+}
+
+static void apply_batch(struct engine *engine, uint64_t now, struct outcome *outcome)
+{
+    const struct batch *batch = &engine->batch;
+    struct source *source = source_of(engine);
+    if (source == NULL) {
+        refuse(outcome, OUTCOME_OVERLOADED,
+               engine->source_names.index.used >= engine->source_limit
+                   ? "the collector knows as many sources as it may (LIMITS.sources)"
+                   : "the collector is out of memory");
+        return;
+    }
+    source->last_seen = now;
+    outcome->durable = source->durable;
+    outcome->status = judge(source, batch, &outcome->last);
+    if (outcome->status == OUTCOME_STALE_EPOCH)
+        refuse(outcome, OUTCOME_STALE_EPOCH,
+               "a newer run of this source is known: its epoch is higher");
+    if (outcome->status != OUTCOME_APPLIED)
+        return;
+    if (apply_records(engine, now)) {
+        refuse(outcome, OUTCOME_OVERLOADED, "the collector is out of memory");
+        return;
+    }
+    count_records(engine, outcome);
+    if (batch->has_seq) {
+        if (!source->numbered || source->epoch != batch->epoch)
+            source->durable = outcome->durable = 0;
+        source->numbered = true;
+        source->epoch = batch->epoch;
+        source->seq = batch->seq;
+    }
+}
+
+void engine_apply(struct engine *engine, const uint8_t *message, size_t length, uint64_t now,
+                  struct outcome *outcome)
+{
+    static const enum outcome_status refusals[] = {
+        [BATCH_MALFORMED] = OUTCOME_MALFORMED,
+        [BATCH_TOO_LARGE] = OUTCOME_TOO_LARGE,
+        [BATCH_NO_MEMORY] = OUTCOME_OVERLOADED,
+    };
+    memset(outcome, 0, sizeof *outcome);
+    pthread_mutex_lock(&engine->ingest);
+    struct batch *batch = &engine->batch;
+    enum batch_status status =
+        batch_read(batch, message, length, engine->batch_bytes, &outcome->fault);
+    outcome->answer = !batch->unanswered;
+    outcome->has_seq = batch->has_seq;
+    outcome->seq = batch->seq;
+    if (status == BATCH_OK)
+        apply_batch(engine, now, outcome);
+    else
+        outcome->status = refusals[status];
+    if (status == BATCH_NO_MEMORY)
+        outcome->fault.message = "the collector is out of memory";
+    engine->counters.outcomes[outcome->status]++;
+    engine->counters.bytes += length;
+    batch_clear(batch);
+    pthread_mutex_unlock(&engine->ingest);
+}
+
+uint64_t engine_advance(struct engine *engine, uint32_t number, uint64_t now)
+{
+    struct partition *partition = &engine->partitions[number];
+    uint64_t closed = 0, cursor = 0;
+    while (cursor != UINT64_MAX) {
+        pthread_mutex_lock(&partition->lock);
+        partition_clock(partition, now);
+        closed += partition_advance(partition, &cursor);
+        if (cursor == UINT64_MAX)
+            partition_recycle(partition);
+        pthread_mutex_unlock(&partition->lock);
+    }
+    return closed;
+}

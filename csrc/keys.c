@@ -1,0 +1,101 @@
+#include "keys.h"
+
+#include <string.h>
+
+void keys_init(struct keys *keys)
+{
+    *keys = (struct keys){.retired = NONE};
+}
+
+struct key *keys_find(const struct keys *keys, uint32_t hash, const void *text, size_t length)
+{
+    uint32_t at = hash, id;
+    while ((id = index_next(&keys->index, hash, &at)) != NONE) {
+        struct key *key = keys->entries[id];
+        if (key->length == length && memcmp(key->text, text, length) == 0)
+            return key;
+    }
+    return NULL;
+}
+
+struct key *keys_add(struct keys *keys, struct memory *memory, uint32_t hash, const void *text,
+                     size_t length)
+{
+    size_t wanted = (size_t)keys->count + 1;
+    if (memory_reserve(memory, &keys->entries, sizeof *keys->entries, &keys->capacity, wanted) ||
+        memory_reserve(memory, &keys->vacant, sizeof *keys->vacant, &keys->vacant_capacity,
+                       wanted) ||
+        index_reserve(&keys->index, memory))
+        return NULL;
+    struct key *key = memory_get(memory, sizeof *key + length);
+    if (key == NULL)
+        return NULL;
+    key->id = keys->vacant_count ? keys->vacant[--keys->vacant_count] : keys->count++;
+    key->hash = hash;
+    key->first_record = key->first_series = key->table = NONE;
+    key->length = (uint16_t)length;
+    memcpy(key->text, text, length);
+    keys->entries[key->id] = key;
+    index_put(&keys->index, hash, key->id);
+    keys->live++;
+    return key;
+}
+
+void keys_remove(struct keys *keys, struct key *key)
+{
+    index_remove(&keys->index, key->hash, key->id);
+    key->gone = true;
+    key->next = keys->retired;
+    keys->retired = key->id;
+    keys->live--;
+}
+
+static void release(struct keys *keys, struct memory *memory, uint32_t id)
+{
+    struct key *key = keys->entries[id];
+    memory_free(memory, key, sizeof *key + key->length);
+    keys->entries[id] = NULL;
+}
+
+void keys_recycle(struct keys *keys, struct memory *memory)
+{
+    while (keys->retired != NONE) {
+        uint32_t id = keys->retired;
+        keys->retired = keys->entries[id]->next;
+        release(keys, memory, id);
+        keys->vacant[keys->vacant_count++] = id;
+    }
+}
+
+void keys_free(struct keys *keys, struct memory *memory)
+{
+    for (uint32_t id = 0; id < keys->count; id++)
+        if (keys->entries[id] != NULL)
+            release(keys, memory, id);
+    memory_free(memory, keys->entries, keys->capacity * sizeof *keys->entries);
+    memory_free(memory, keys->vacant, keys->vacant_capacity * sizeof *keys->vacant);
+    index_free(&keys->index, memory);
+    keys_init(keys);
+}
+
+bool keys_match(const char *pattern, size_t pattern_length, const char *text, size_t length)
+{
+    size_t at = 0, in = 0, star = SIZE_MAX, resume = 0;
+    while (in < length) {
+        if (at < pattern_length && pattern[at] == '*') {
+            star = at++;
+            resume = in;
+        } else if (at < pattern_length && pattern[at] == text[in]) {
+            at++;
+            in++;
+        } else if (star != SIZE_MAX) { /* let the last star swallow one byte more */
+            at = star + 1;
+            in = ++resume;
+        } else {
+            return false;
+        }
+    }
+    while (at < pattern_length && pattern[at] == '*')
+        at++;
+    return at == pattern_length;
+}

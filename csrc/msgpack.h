@@ -1,0 +1,117 @@
+/* msgpack.h: a bounded reader and a writer of msgpack (the specification at msgpack.org).
+ *
+ * The reader walks bytes that anyone may have sent. It never reads past `end`, never recurses and
+ * never allocates; a count in the input is believed only as far as there are bytes to back it.
+ * The writer appends to a buffer that grows; a failed allocation is remembered, and asked for once.
+ */
+#ifndef COLLECTORD_MSGPACK_H
+#define COLLECTORD_MSGPACK_H
+
+#include "memory.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { MSGPACK_NESTING = 32 }; /* maps and arrays inside one another */
+
+enum msgpack_error {
+    MSGPACK_OK,
+    MSGPACK_SHORT,   /* the bytes end inside a value */
+    MSGPACK_INVALID, /* 0xc1, which means nothing */
+    MSGPACK_DEEP,    /* nested deeper than MSGPACK_NESTING */
+};
+
+enum msgpack_type {
+    MSGPACK_NIL,
+    MSGPACK_BOOL,
+    MSGPACK_UINT,
+    MSGPACK_INT, /* below zero */
+    MSGPACK_FLOAT,
+    MSGPACK_STR,
+    MSGPACK_BIN,
+    MSGPACK_EXT,
+    MSGPACK_ARRAY,
+    MSGPACK_MAP,
+};
+
+struct msgpack_reader {
+    const uint8_t *at;
+    const uint8_t *end;
+};
+
+/* The start of a value: its type, and what the type calls for. */
+struct msgpack_head {
+    enum msgpack_type type;
+    uint32_t length; /* str, bin, ext: bytes that follow; array, map: elements, pairs */
+    union {
+        uint64_t natural; /* uint, bool */
+        int64_t integer;
+        double real;
+    };
+};
+
+/* Read a value's head and stop behind it: before the bytes of a str, the elements of an array. */
+enum msgpack_error msgpack_read(struct msgpack_reader *reader, struct msgpack_head *head);
+
+/* By its first byte: the bytes of a number, a bool, nil or a short str, whole; 0 for the others. */
+extern const uint8_t msgpack_simple_size[256];
+
+/* Pass over one whole value that stands inside `depth` maps and arrays. */
+enum msgpack_error msgpack_skip(struct msgpack_reader *reader, int depth);
+
+/* A str: its bytes and their number; false leaves the reader where it was. */
+static inline bool msgpack_read_short_str(struct msgpack_reader *reader, const uint8_t **text,
+                                          uint32_t *length)
+{
+    const uint8_t *at = reader->at;
+    size_t left = (size_t)(reader->end - at), size, head;
+    if (left >= 1 && (at[0] & 0xe0) == 0xa0) {
+        size = at[0] & 0x1f;
+        head = 1;
+    } else if (left >= 2 && at[0] == 0xd9) {
+        size = at[1];
+        head = 2;
+    } else if (left >= 3 && at[0] == 0xda) {
+        size = (size_t)at[1] << 8 | at[2];
+        head = 3;
+    } else {
+        return false;
+    }
+    if (left - head < size)
+        return false;
+    *text = at + head;
+    *length = (uint32_t)size;
+    reader->at = at + head + size;
+    return true;
+}
+
+/* The number in a whole value of `length` bytes: false where it is none. `*real` tells floats. */
+bool msgpack_number(const uint8_t *value, size_t length, double *number, bool *real);
+
+/* Whether bytes are UTF-8 (RFC 3629: no surrogates, nothing overlong, at most U+10FFFF). */
+bool msgpack_is_utf8(const uint8_t *text, size_t length);
+
+struct msgpack_writer {
+    struct memory *memory;
+    uint8_t *bytes;
+    size_t length;
+    size_t capacity;
+    bool failed; /* an allocation failed: the bytes are not whole */
+};
+
+void msgpack_write_nil(struct msgpack_writer *writer);
+void msgpack_write_uint(struct msgpack_writer *writer, uint64_t value);
+void msgpack_write_double(struct msgpack_writer *writer, double value);
+void msgpack_write_str(struct msgpack_writer *writer, const void *text, size_t length);
+void msgpack_write_array(struct msgpack_writer *writer, uint32_t elements);
+void msgpack_write_map(struct msgpack_writer *writer, uint32_t pairs);
+
+/* Bytes that are msgpack already. */
+void msgpack_write_raw(struct msgpack_writer *writer, const void *bytes, size_t length);
+
+/* An array whose number of elements is told when it is known. */
+size_t msgpack_open_array(struct msgpack_writer *writer);
+void msgpack_close_array(struct msgpack_writer *writer, size_t opened, uint32_t elements);
+void msgpack_writer_free(struct msgpack_writer *writer);
+
+#endif

@@ -1,0 +1,230 @@
+/* partition.h: the unit of state: keys, records, series, and the lock over them.
+ *
+ *     key ---+--> record (struct, source) --> record ...     last values, as wire bytes
+ *            |       slot (column, value) --+
+ *            +--> series (metric) <---------+ --> series ... windows, detectors
+ *
+ * A partition is a pure function of what it is told: the records of batches, and the clock. It is
+ * whole in itself, names included, so that it can be saved, dropped or handed over alone.
+ *
+ * Applying has two halves, so that a batch is applied whole or not at all when memory runs out:
+ * partition_prepare finds or makes everything that a record needs and may fail; partition_commit
+ * only writes, and can't. What prepare made and nobody used is taken away by partition_sweep.
+ * Batches are applied one at a time (engine.h owns that lock); between the halves others may read,
+ * and the clock may close periods, but nobody else makes or removes records.
+ *
+ * Lock: `lock` guards everything here. It is held for a bounded number of records or series at a
+ * time, and never while waiting for anything.
+ */
+#ifndef COLLECTORD_PARTITION_H
+#define COLLECTORD_PARTITION_H
+
+#include "batch.h"
+#include "keys.h"
+#include "names.h"
+#include "series.h"
+
+#include <pthread.h>
+
+enum {
+    RECORD_SLOTS = 256, /* attributes of a record */
+    NO_SLOT = UINT16_MAX,
+    INLINE_SLOTS = 2,
+    INLINE_VALUE = 15,
+    LONG_VALUE = 255
+};
+
+/* One attribute of a record: 24 bytes. A short value stands inside; for a long one `bytes` holds
+ * its address and its length (see records.c). */
+struct slot {
+    uint32_t column; /* id of the name <struct>-<attribute> */
+    uint32_t series; /* where samples go, an id in the column's metric: of the series, or of the
+                        source's lane where the metric has lanes; NONE: not known yet */
+    uint8_t bytes[INLINE_VALUE];
+    uint8_t length; /* 0: absent; up to INLINE_VALUE; LONG_VALUE */
+};
+
+/* What one source told of one struct of one key: 80 bytes with two attributes. */
+struct record {
+    union { /* the free list runs through the first bytes of a free cell */
+        uint32_t free;
+        struct key *key;
+    };
+    uint32_t struct_name; /* id */
+    uint32_t source;      /* id */
+    uint32_t next;        /* records of the key */
+    uint32_t previous;
+    uint32_t stamp;         /* the last round of changes this record is noted in */
+    unsigned capacity : 15; /* slots there is room for: up to INLINE_SLOTS they stand inside */
+    unsigned count : 15;    /* slots in use */
+    unsigned swept : 1;     /* it stands in the list of those to be swept */
+    union {
+        struct slot inside[INLINE_SLOTS];
+        struct slot *outside;
+    };
+};
+
+/* One closed period of one algorithm of one series. */
+struct result {
+    uint32_t key;
+    uint32_t period;
+    double value;
+    double mean;
+    double stddev;
+    double sigma;
+    uint32_t samples;
+    uint16_t metric;
+    uint8_t algorithm;
+    uint8_t flags;
+};
+
+enum { RESULT_REPORTED = 1, RESULT_QUIET = 2, RESULT_DELETED = 4 };
+
+/* What changed: a struct of sources (id of its name), or a proxy UVE (metric and algorithm). */
+struct change {
+    uint32_t key;
+    uint32_t what; /* CHANGE_PROXY | metric << 8 | algorithm, or the id of a struct's name */
+};
+
+enum { CHANGE_LIMIT = 1 << 22 };
+#define CHANGE_PROXY 0x80000000u
+
+/* What all partitions of an engine share: what is allowed, what is held, and the metrics' names.
+ * The counts are atomic, since partitions change them under their own locks. */
+struct limits {
+    uint64_t keys, records, bytes, results;
+    atomic_uint_fast64_t held_keys, held_records, held_series;
+};
+
+struct partition_counters {
+    uint64_t samples, late, closed, deleted, results_dropped, changes_dropped;
+};
+
+struct partition {
+    pthread_mutex_t lock;
+    struct memory *memory;
+    struct limits *limits;
+    uint64_t clock;     /* the time last told */
+    uint64_t latest;    /* the latest, until the clock goes back by more than a moment */
+    uint64_t base;      /* milliseconds: where arrivals count from */
+    uint64_t lateness;  /* milliseconds */
+    struct keys keys;
+    struct names structs, tables;
+    struct names columns; /* its tag is the metric, or -1 */
+    struct names sources; /* its tag is how many records it has */
+    struct pool records;
+    struct index record_index; /* hash of (key, struct, source) -> record */
+    struct metric *metrics;
+    size_t metric_capacity;
+    uint32_t metric_count;
+    uint32_t *sweep; /* records that may be empty, or may hold absent slots */
+    size_t sweep_capacity;
+    uint32_t sweep_count;
+    bool watching; /* changes are noted */
+    uint32_t stamp;
+    struct change *changes;
+    size_t change_capacity, change_count;
+    struct result *results;
+    size_t result_capacity, result_count;
+    bool results_taken; /* somebody holds key ids out of the last partition_take_results */
+    struct partition_counters counters;
+};
+
+int partition_init(struct partition *partition, struct memory *memory, struct limits *limits,
+                   uint64_t seed);
+void partition_free(struct partition *partition);
+
+/* ---- applying (records.c); call with the lock held --------------------------------------------- */
+
+/* Tell the time; it may have gone back. */
+void partition_clock(struct partition *partition, uint64_t now);
+
+/* Set how long, in milliseconds, a period stays open for those that come late. */
+void partition_lateness(struct partition *partition, uint64_t lateness);
+
+/* Prepare the records `order[0..count)` of a batch; 0 or -1 (no memory). */
+int partition_prepare(struct partition *partition, struct batch *batch, const uint32_t *order,
+                      uint32_t count, uint64_t now);
+void partition_commit(struct partition *partition, struct batch *batch, const uint32_t *order,
+                      uint32_t count);
+void partition_sweep(struct partition *partition);
+
+/* Release a key that nothing holds any more. */
+void partition_release_key(struct partition *partition, struct key *key);
+
+/* Free what the slots of a record hold. */
+void partition_free_slots(struct partition *partition, struct record *record);
+
+/* Let every slot of a metric be bound anew: its series are about to be laid out otherwise. */
+void partition_unbind(struct partition *partition, uint32_t metric);
+
+/* The wire bytes of a slot. */
+const uint8_t *record_value(const struct slot *slot, uint32_t *length);
+
+static inline struct slot *record_slots(struct record *record)
+{
+    return record->capacity <= INLINE_SLOTS ? record->inside : record->outside;
+}
+
+/* ---- series (series.c); call with the lock held ------------------------------------------------- */
+
+/* The series of a key and a metric, made if need be: its id, or NONE (no memory). */
+uint32_t series_of(struct partition *partition, struct key *key, uint32_t metric);
+
+/* A sample of `period`, `offset` microseconds into it. `lane` is NULL for a metric without. */
+void series_add(struct partition *partition, uint32_t metric, uint32_t id, struct lane *lane,
+                double value, bool real, uint32_t period, uint32_t offset);
+
+/* The lane of a source in a series, made if need be: its id, or NONE (no memory). */
+uint32_t series_lane(struct partition *partition, uint32_t metric, uint32_t series,
+                     uint32_t source);
+
+/* Close what the clock closes in the slabs from `*cursor` on, some thousand series at the most;
+ * `*cursor` moves on, and is NONE when all is done. Returns how many periods were closed. */
+uint64_t partition_advance(struct partition *partition, uint64_t *cursor);
+
+/* Take a sleeping series out of its key's list and free it. */
+void series_free(struct partition *partition, uint32_t metric, uint32_t id);
+
+/* ---- changes and results (changes.c); call with the lock held ----------------------------------- */
+
+void partition_note(struct partition *partition, uint32_t key, uint32_t what);
+void partition_note_series(struct partition *partition, uint32_t metric, struct series *series,
+                           uint16_t algorithms);
+void partition_add_result(struct partition *partition, const struct result *result);
+
+/* The id of a proxy UVE's struct name, whose text stays until changes are taken; NONE. */
+uint32_t partition_proxy_name(struct partition *partition, uint32_t what);
+
+/* Forget the names and ids of what went, unless a reader may still ask for them. */
+void partition_recycle(struct partition *partition);
+
+void partition_watch(struct partition *partition, bool on);
+
+/* Write [[key, struct], ...] of what changed in keys that begin with one of the prefixes, and
+ * forget all of it. Something noted twice may be written twice. */
+struct text {
+    const char *bytes;
+    size_t length;
+};
+void partition_take_changes(struct partition *partition, const struct text *prefixes,
+                            size_t prefix_count, struct msgpack_writer *writer);
+
+/* Hand over the results, of which the caller becomes the owner; `*capacity` is what to free. */
+struct result *partition_take_results(struct partition *partition, size_t *count,
+                                      size_t *capacity);
+
+/* ---- metrics and reading (configure.c, read.c); call with the lock held -------------------------- */
+
+/* Take on other metrics; what keeps its name and algorithms keeps its state. 0 or -1 (no memory,
+ * nothing changed). `wanted` are laid out; their pools are empty. */
+int partition_configure(struct partition *partition, const struct metric *wanted, uint32_t count);
+
+/* The metric of that name, or -1. */
+int32_t partition_metric(const struct partition *partition, const void *name, size_t length);
+
+/* Write [records, proxies] of a key; false where there is no such key. */
+bool partition_read(struct partition *partition, const void *text, size_t length,
+                    struct msgpack_writer *writer);
+
+#endif

@@ -1,0 +1,414 @@
+/* series.c: samples into windows, windows closed by the ring and by the clock. */
+#include "partition.h"
+
+#include <string.h>
+
+enum { CLOCK_SLACK_S = 1, NEVER = UINT32_MAX, ADVANCE_SERIES = 4096 };
+
+static uint32_t now_ms(const struct partition *partition)
+{
+    return (uint32_t)(partition->clock / 1000 - partition->base);
+}
+
+/* The last arrival for the oldest open period or one before it. */
+static uint32_t last_arrival(const struct metric *metric, const struct series *series)
+{
+    const struct bin *bin = &series_bins(metric, series)[series->next % RING];
+    return bin->count && bin->arrival > series->carry ? bin->arrival : series->carry;
+}
+
+/* The millisecond (since the epoch) from which on the clock may close the oldest open period. */
+static uint64_t closes_at(const struct partition *partition, const struct metric *metric,
+                          const struct series *series)
+{
+    uint64_t ended = ((uint64_t)series->next + 1) * PERIOD_MS + partition->lateness;
+    uint64_t silent = series_has_open(series)
+                          ? last_arrival(metric, series) + partition->lateness
+                          : (uint64_t)series->arrival + IDLE_MS;
+    silent += partition->base;
+    return ended > silent ? ended : silent;
+}
+
+/* A lower bound in seconds, early by the slack that the clock may go back unnoticed. */
+static void set_due(const struct partition *partition, const struct metric *metric, uint32_t id,
+                    const struct series *series)
+{
+    uint64_t due = closes_at(partition, metric, series) / 1000;
+    due = due > CLOCK_SLACK_S ? due - CLOCK_SLACK_S : 0;
+    *series_due(metric, id) = due < NEVER ? (uint32_t)due : NEVER - 1;
+}
+
+static void set_all_due(struct partition *partition)
+{
+    for (uint32_t number = 0; number < partition->metric_count; number++) {
+        struct metric *metric = &partition->metrics[number];
+        for (uint32_t id = 0; id < pool_ids(&metric->pool); id++)
+            if (series_at(metric, id)->live)
+                *series_due(metric, id) = 0;
+    }
+}
+
+static uint32_t shifted(uint32_t arrival, int64_t by)
+{
+    int64_t moved = (int64_t)arrival + by;
+    return moved < 0 ? 0 : moved > UINT32_MAX ? UINT32_MAX : (uint32_t)moved;
+}
+
+/* Count arrivals from another moment; what lies too far back is simply long ago. */
+static void rebase(struct partition *partition, uint64_t base)
+{
+    int64_t by = (int64_t)(partition->base - base);
+    for (uint32_t number = 0; number < partition->metric_count; number++) {
+        struct metric *metric = &partition->metrics[number];
+        for (uint32_t id = 0; id < pool_ids(&metric->pool); id++) {
+            struct series *series = series_at(metric, id);
+            if (!series->live)
+                continue;
+            series->carry = shifted(series->carry, by);
+            series->arrival = shifted(series->arrival, by);
+            for (unsigned slot = 0; slot < RING; slot++) {
+                struct bin *bin = &series_bins(metric, series)[slot];
+                bin->arrival = shifted(bin->arrival, by);
+            }
+        }
+    }
+    partition->base = base;
+}
+
+void partition_clock(struct partition *partition, uint64_t now)
+{
+    uint64_t now_in_ms = now / 1000;
+    bool back = now + CLOCK_SLACK_S * 1000000u < partition->latest;
+    if (now_in_ms < partition->base || now_in_ms - partition->base >= UINT32_MAX)
+        rebase(partition, now_in_ms > UINT32_MAX / 2 ? now_in_ms - UINT32_MAX / 2 : 0);
+    if (back)
+        set_all_due(partition);
+    if (back || now > partition->latest)
+        partition->latest = now;
+    partition->clock = now;
+}
+
+void partition_lateness(struct partition *partition, uint64_t lateness)
+{
+    partition->lateness = lateness;
+    set_all_due(partition);
+}
+
+/* ---- lanes -------------------------------------------------------------------------------------- */
+
+uint32_t series_lane(struct partition *partition, uint32_t number, uint32_t id, uint32_t source)
+{
+    struct metric *metric = &partition->metrics[number];
+    uint32_t *first = series_lanes(metric, series_at(metric, id));
+    /* first[1] counts lanes without a slot: only they are worth looking for. */
+    for (uint32_t at = first[1] ? *first : NONE; at != NONE;) {
+        struct lane *lane = pool_at(&metric->lane_pool, at);
+        if (lane->source == source && !lane->attached) {
+            lane->attached = true;
+            first[1]--;
+            return at;
+        }
+        at = lane->next;
+    }
+    uint32_t made = pool_take(&metric->lane_pool, partition->memory);
+    if (made == NONE)
+        return NONE;
+    struct lane *lane = pool_at(&metric->lane_pool, made);
+    *lane = (struct lane){.next = *first, .series = id, .source = source, .attached = true};
+    names_at(&partition->sources, source)->refs++;
+    *first = made;
+    return made;
+}
+
+/* A period is closed: its samples go, and with them the lanes that nobody fills any more. */
+static void clear_lanes(struct partition *partition, struct metric *metric, struct series *series,
+                        uint8_t slots)
+{
+    uint32_t *first = series_lanes(metric, series), *link = first;
+    while (*link != NONE) {
+        uint32_t id = *link;
+        struct lane *lane = pool_at(&metric->lane_pool, id);
+        lane->filled &= (uint8_t)~slots;
+        if (lane->filled || lane->attached) {
+            link = &lane->next;
+            continue;
+        }
+        *link = lane->next;
+        first[1]--;
+        names_drop(&partition->sources, lane->source);
+        pool_give(&metric->lane_pool, id);
+    }
+}
+
+static void fill_lane(struct lane *lane, unsigned slot, uint32_t offset, double value)
+{
+    bool filled = lane->filled & 1u << slot;
+    if (filled && offset < lane->offset[slot])
+        return; /* an earlier sample that came later */
+    lane->filled |= (uint8_t)(1u << slot);
+    lane->offset[slot] = offset;
+    lane->value[slot] = value;
+}
+
+/* ---- life of a series ---------------------------------------------------------------------------- */
+
+uint32_t series_of(struct partition *partition, struct key *key, uint32_t number)
+{
+    for (uint32_t id = key->first_series, of = key->first_metric; id != NONE;) {
+        if (of == number)
+            return id;
+        const struct series *series = series_at(&partition->metrics[of], id);
+        id = series->sibling;
+        of = series->sibling_metric;
+    }
+    struct metric *metric = &partition->metrics[number];
+    uint32_t id = pool_take(&metric->pool, partition->memory);
+    if (id == NONE)
+        return NONE;
+    struct series *series = series_at(metric, id);
+    series->key = key->id;
+    series->sibling = key->first_series;
+    series->sibling_metric = key->first_metric;
+    key->first_series = id;
+    key->first_metric = (uint16_t)number;
+    if (metric->lanes)
+        *series_lanes(metric, series) = NONE;
+    *series_due(metric, id) = NEVER;
+    atomic_fetch_add_explicit(&partition->limits->held_series, 1, memory_order_relaxed);
+    return id;
+}
+
+static void unlink_series(struct partition *partition, uint32_t number, uint32_t id)
+{
+    struct series *gone = series_at(&partition->metrics[number], id);
+    struct key *key = partition->keys.entries[gone->key];
+    uint32_t *link = &key->first_series;
+    uint16_t *of = &key->first_metric;
+    while (*link != id || *of != number) {
+        struct series *series = series_at(&partition->metrics[*of], *link);
+        link = &series->sibling;
+        of = &series->sibling_metric;
+    }
+    *link = gone->sibling;
+    *of = gone->sibling_metric;
+}
+
+void series_free(struct partition *partition, uint32_t number, uint32_t id)
+{
+    struct metric *metric = &partition->metrics[number];
+    struct series *series = series_at(metric, id);
+    unlink_series(partition, number, id);
+    if (metric->lanes) {
+        for (uint32_t at = *series_lanes(metric, series); at != NONE;) {
+            struct lane *lane = pool_at(&metric->lane_pool, at);
+            uint32_t next = lane->next;
+            names_drop(&partition->sources, lane->source);
+            pool_give(&metric->lane_pool, at);
+            at = next;
+        }
+    }
+    *series_due(metric, id) = NEVER;
+    pool_give(&metric->pool, id);
+    atomic_fetch_sub_explicit(&partition->limits->held_series, 1, memory_order_relaxed);
+}
+
+/* ---- closing -------------------------------------------------------------------------------------- */
+
+static void end_proxy(struct partition *partition, uint32_t number, struct series *series,
+                      unsigned at)
+{
+    const struct algorithm *algorithm = &partition->metrics[number].algorithms[at];
+    memset(series_state(algorithm, series), 0, algorithm->detector->size);
+    series->live &= (uint16_t)~(1u << at);
+    series->started &= (uint16_t)~(1u << at);
+    partition->counters.deleted++;
+    partition_note_series(partition, number, series, (uint16_t)(1u << at));
+    partition_add_result(partition, &(struct result){.key = series->key,
+                                                     .period = series->next,
+                                                     .metric = (uint16_t)number,
+                                                     .algorithm = (uint8_t)at,
+                                                     .flags = RESULT_DELETED});
+}
+
+static void step_proxy(struct partition *partition, uint32_t number, struct series *series,
+                       unsigned at, double value)
+{
+    const struct algorithm *algorithm = &partition->metrics[number].algorithms[at];
+    struct verdict verdict;
+    algorithm->detector->step(algorithm, series_state(algorithm, series), value, &verdict);
+    if (verdict.reported && !verdict.quiet)
+        partition_note_series(partition, number, series, (uint16_t)(1u << at));
+    partition_add_result(
+        partition,
+        &(struct result){.key = series->key,
+                         .period = series->next,
+                         .value = value,
+                         .mean = verdict.mean,
+                         .stddev = verdict.stddev,
+                         .sigma = verdict.sigma,
+                         .samples = verdict.samples,
+                         .metric = (uint16_t)number,
+                         .algorithm = (uint8_t)at,
+                         .flags = (uint8_t)((verdict.reported ? RESULT_REPORTED : 0) |
+                                            (verdict.quiet ? RESULT_QUIET : 0))});
+}
+
+static void close_algorithm(struct partition *partition, uint32_t number, struct series *series,
+                            unsigned at, bool sampled)
+{
+    const struct metric *metric = &partition->metrics[number];
+    const struct algorithm *algorithm = &metric->algorithms[at];
+    uint16_t bit = (uint16_t)(1u << at);
+    if (sampled) {
+        series->started |= bit;
+        step_proxy(partition, number, series, at,
+                   algorithm->reducer->reduce(metric, series, series->next % RING));
+    } else if (!(series->started & bit)) {
+        return; /* the periods before its first sample are none of its own */
+    } else if (algorithm->timeout && series->empty >= algorithm->timeout) {
+        end_proxy(partition, number, series, at);
+    } else if (algorithm->reducer->steps_when_empty) {
+        step_proxy(partition, number, series, at, 0);
+    }
+}
+
+/* Close the oldest open period of a series. */
+static void close_period(struct partition *partition, uint32_t number, struct series *series)
+{
+    struct metric *metric = &partition->metrics[number];
+    unsigned slot = series->next % RING;
+    struct bin *bin = &series_bins(metric, series)[slot];
+    bool sampled = bin->count > 0;
+    series->carry = last_arrival(metric, series);
+    series->empty = sampled ? 0 : (uint16_t)(series->empty + (series->empty < UINT16_MAX));
+    for (unsigned at = 0; at < metric->algorithm_count; at++)
+        if (series->live & 1u << at)
+            close_algorithm(partition, number, series, at, sampled);
+    if (sampled) {
+        *bin = (struct bin){0};
+        if (metric->lanes)
+            clear_lanes(partition, metric, series, (uint8_t)(1u << slot));
+    }
+    series->next++;
+    partition->counters.closed += sampled || series->started;
+    /* What was ended while later periods hold samples begins anew with them. */
+    if (series->newest >= series->next && series->live != metric->all)
+        series->live = metric->all;
+}
+
+static void close_until(struct partition *partition, uint32_t number, struct series *series,
+                        uint32_t period)
+{
+    while (series->live && series->next <= period)
+        close_period(partition, number, series);
+}
+
+static void awake(struct partition *partition, struct series *series, uint32_t period)
+{
+    uint32_t oldest = period >= RING ? period - (RING - 1) : 0;
+    series->next = series->next > oldest ? series->next : oldest;
+    series->newest = period;
+    series->carry = now_ms(partition);
+    series->empty = 0;
+    series->real = false;
+}
+
+static void add_to_bin(const struct metric *metric, struct series *series, unsigned slot,
+                       double value, uint32_t arrival)
+{
+    struct bin *bin = &series_bins(metric, series)[slot];
+    if (metric->extremes) {
+        struct extremes *extremes = &series_extremes(metric, series)[slot];
+        if (bin->count == 0 || value < extremes->least)
+            extremes->least = value;
+        if (bin->count == 0 || value > extremes->greatest)
+            extremes->greatest = value;
+    }
+    bin->sum += value;
+    bin->count += bin->count < UINT32_MAX;
+    bin->arrival = arrival;
+}
+
+void series_add(struct partition *partition, uint32_t number, uint32_t id, struct lane *lane,
+                double value, bool real, uint32_t period, uint32_t offset)
+{
+    struct metric *metric = &partition->metrics[number];
+    struct series *series = series_at(metric, id);
+    if (period < series->next) {
+        partition->counters.late++;
+        return;
+    }
+    if (period - series->next >= RING && series->live)
+        close_until(partition, number, series, period - RING);
+    bool had_open = series_has_open(series);
+    if (!series->live)
+        awake(partition, series, period);
+    if (series->live != metric->all) {
+        partition_note_series(partition, number, series,
+                              (uint16_t)(metric->all & ~series->live));
+        series->live = metric->all;
+    }
+    uint32_t arrival = now_ms(partition);
+    series->newest = period > series->newest ? period : series->newest;
+    series->arrival = arrival;
+    series->real |= real;
+    add_to_bin(metric, series, period % RING, value, arrival);
+    if (lane != NULL)
+        fill_lane(lane, period % RING, offset, value);
+    if (!had_open)
+        set_due(partition, metric, id, series);
+    if (partition->watching && metric->staging)
+        partition_note_series(partition, number, series, metric->staging);
+    partition->counters.samples++;
+}
+
+/* ---- the clock ------------------------------------------------------------------------------------ */
+
+static void advance_series(struct partition *partition, uint32_t number, uint32_t id)
+{
+    struct metric *metric = &partition->metrics[number];
+    struct series *series = series_at(metric, id);
+    uint64_t now = partition->clock / 1000;
+    while (series->live && closes_at(partition, metric, series) <= now)
+        close_period(partition, number, series);
+    if (series->live) {
+        set_due(partition, metric, id, series);
+        return;
+    }
+    *series_due(metric, id) = NEVER;
+    struct key *key = partition->keys.entries[series->key];
+    if (key->record_count == 0)
+        partition_release_key(partition, key);
+}
+
+static void advance_slab(struct partition *partition, uint32_t number, uint32_t slab)
+{
+    struct metric *metric = &partition->metrics[number];
+    uint32_t first = slab * POOL_SLAB, now = (uint32_t)(partition->clock / 1000000);
+    uint32_t *due = series_due(metric, first);
+    for (uint32_t at = 0; at < POOL_SLAB; at++) {
+        if (due[at] > now)
+            continue;
+        if (series_at(metric, first + at)->live)
+            advance_series(partition, number, first + at);
+        else
+            due[at] = NEVER; /* a cell that was not in use yet */
+    }
+}
+
+uint64_t partition_advance(struct partition *partition, uint64_t *cursor)
+{
+    uint64_t closed = partition->counters.closed;
+    uint32_t number = (uint32_t)(*cursor >> 32), slab = (uint32_t)*cursor, done = 0;
+    while (number < partition->metric_count && done < ADVANCE_SERIES / POOL_SLAB) {
+        if (slab >= partition->metrics[number].pool.slab_count) {
+            number++;
+            slab = 0;
+            continue;
+        }
+        advance_slab(partition, number, slab++);
+        done++;
+    }
+    *cursor = number < partition->metric_count ? (uint64_t)number << 32 | slab : UINT64_MAX;
+    return partition->counters.closed - closed;
+}
