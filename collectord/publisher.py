@@ -290,7 +290,11 @@ def _encode_record(
     key: str, struct: str, attributes: Mapping[str, Any] | None, time: int | None
 ) -> bytes:
     """Encode a record once and for all. Raises ValueError for what a collector would refuse."""
-    if not isinstance(key, str) or key.find(":") < 1 or len(key) > wire.KEY_BYTES:
+    if (
+        not isinstance(key, str)
+        or not 0 < key.find(":") < len(key) - 1
+        or len(key) > wire.KEY_BYTES
+    ):
         raise ValueError(
             f"key {key!r:.200} is not <table>:<name> of at most {wire.KEY_BYTES} bytes, "
             "as in ObjectVNTable:demo:vn1"

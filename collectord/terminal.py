@@ -60,20 +60,19 @@ def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) ->
 
 
 def view(key: str, uve: View) -> RenderableType:
-    """A UVE: a table for each struct, and one for all its proxy UVEs."""
-    proxies = {struct for struct, value in uve.items() if _algorithm(struct, value)}
-    tables = [
-        _table(struct, ["attribute", "value"], value.items())
-        if isinstance(value, dict)
-        else Text(f"{clean(struct)}: {shown(value)}")
-        for struct, value in uve.items()
-        if struct not in proxies
-    ]
-    if proxies:
-        columns = ["metric", "algorithm", *PROXY_COLUMNS]
-        rows = [_proxy_row(struct, value) for struct, value in uve.items() if struct in proxies]
-        tables.append(_table("proxy UVEs", columns, rows))
-    return Group(Text(clean(key), style="bold reverse"), *tables)
+    """A UVE: a table for each struct, and one for the proxy UVEs of each metric."""
+    parts: list[RenderableType] = [Text(clean(key), style="bold reverse")]
+    proxies: dict[str, list[list[Any]]] = {}
+    for struct, value in uve.items():
+        if algorithm := _algorithm(struct, value):
+            proxies.setdefault(value["proxy"], []).append([algorithm, *_proxy_cells(value)])
+        elif isinstance(value, dict):
+            parts.append(_table(struct, ["attribute", "value"], value.items()))
+        else:
+            parts.append(Text(f"{clean(struct)}: {shown(value)}"))
+    for metric, rows in proxies.items():
+        parts.append(_table(f"of {metric}", ["algorithm", *PROXY_COLUMNS], rows))
+    return Group(*parts)
 
 
 PROXY_COLUMNS = ["value", "staging", "sigma", "mean", "stddev", "samples"]
@@ -87,14 +86,16 @@ def _algorithm(struct: str, value: Any) -> str:
     return ""
 
 
-def _proxy_row(struct: str, value: Mapping[str, Any]) -> list[Any]:
+def _proxy_cells(value: Mapping[str, Any]) -> Iterable[Any]:
     result = value.get("value")
     flat = dict(result) if isinstance(result, dict) else {}
     # A detector tells the last sum as ``metric``, and keeps its mean and deviation in ``state``.
     state = flat.get("state")
     flat |= {"value": flat.get("value", flat.get("metric"))}
     flat |= state if isinstance(state, dict) else {}
-    return [value["proxy"], _algorithm(struct, value), *map(flat.get, PROXY_COLUMNS)]
+    if isinstance(flat.get("sigma"), float):
+        flat["sigma"] = f"{flat['sigma']:.3f}"
+    return map(flat.get, PROXY_COLUMNS)
 
 
 def key(name: str) -> RenderableType:

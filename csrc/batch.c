@@ -219,11 +219,11 @@ static enum batch_status read_records(struct parser *parser)
         return refuse(parser, start, "records is no array");
     parser->has_records = true;
     batch->record_count = batch->attribute_count = 0;
-    if (count > BATCH_RECORDS && (size_t)(parser->reader.end - parser->reader.at) >= count) {
-        refuse(parser, start, "a batch holds 65536 records at most");
-        return BATCH_TOO_LARGE;
-    }
     for (; status == BATCH_OK && count > 0; count--) {
+        if (batch->record_count == BATCH_RECORDS) {
+            refuse(parser, start, "a batch holds 65536 records at most");
+            return BATCH_TOO_LARGE;
+        }
         if (memory_reserve(batch->memory, &batch->records, sizeof *batch->records,
                            &batch->record_capacity, (size_t)batch->record_count + 1))
             return BATCH_NO_MEMORY;

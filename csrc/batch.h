@@ -46,10 +46,13 @@ struct attribute_in {
     const uint8_t *name;
     const uint8_t *value; /* one whole msgpack value */
     void *block;          /* a copy of a long value, made before anything is changed */
+    double sample;        /* the value, where is_sample */
     uint32_t value_length;
     uint16_t slot; /* where in its record it goes; NO_SLOT: nowhere */
     uint8_t name_length;
     bool is_nil;
+    bool is_sample; /* a number, of a metric */
+    bool is_real;   /* which came as a float */
 };
 
 struct record_in {

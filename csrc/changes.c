@@ -32,20 +32,17 @@ void partition_note_series(struct partition *partition, uint32_t metric, struct 
             partition_note(partition, series->key, CHANGE_PROXY | metric << 8 | at);
 }
 
-void partition_add_result(struct partition *partition, const struct result *result)
+struct result *partition_make_result(struct partition *partition)
 {
     uint64_t limit = partition->limits->results;
-    if (limit == 0)
-        return;
     size_t wanted = partition->result_count + 1;
-    if (wanted > partition->result_capacity &&
-        (wanted > limit ||
-         memory_reserve(partition->memory, &partition->results, sizeof *partition->results,
-                        &partition->result_capacity, wanted))) {
-        partition->counters.results_dropped++;
-        return;
+    if (wanted > limit ||
+        memory_reserve(partition->memory, &partition->results, sizeof *partition->results,
+                       &partition->result_capacity, wanted)) {
+        partition->counters.results_dropped += limit > 0;
+        return &partition->discarded;
     }
-    partition->results[partition->result_count++] = *result;
+    return &partition->results[partition->result_count++];
 }
 
 void partition_recycle(struct partition *partition)
@@ -133,10 +130,23 @@ struct result *partition_take_results(struct partition *partition, size_t *count
     struct result *results = partition->results;
     *count = partition->result_count;
     *capacity = partition->result_capacity;
-    partition->results = NULL;
-    partition->result_count = partition->result_capacity = 0;
+    partition->results = partition->spare_results;
+    partition->result_capacity = partition->spare_capacity;
+    partition->result_count = 0;
+    partition->spare_results = NULL;
+    partition->spare_capacity = 0;
     partition->results_taken = false;
     partition_recycle(partition);
     partition->results_taken = *count > 0;
     return results;
+}
+
+void partition_give_results(struct partition *partition, struct result *results, size_t capacity)
+{
+    if (partition->spare_results != NULL) {
+        memory_free(partition->memory, results, capacity * sizeof *results);
+        return;
+    }
+    partition->spare_results = results;
+    partition->spare_capacity = capacity;
 }

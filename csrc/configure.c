@@ -57,6 +57,8 @@ void partition_free(struct partition *partition)
                 partition->change_capacity * sizeof *partition->changes);
     memory_free(memory, partition->results,
                 partition->result_capacity * sizeof *partition->results);
+    memory_free(memory, partition->spare_results,
+                partition->spare_capacity * sizeof *partition->results);
     pthread_mutex_destroy(&partition->lock);
 }
 
@@ -171,6 +173,8 @@ static int plan(struct partition *partition, const struct metric *wanted, uint32
     if (memory_reserve(partition->memory, &over->metrics, sizeof *over->metrics, &over->capacity,
                        (size_t)over->count + count))
         return -1;
+    if (over->capacity > 0)
+        memset(over->metrics, 0, over->capacity * sizeof *over->metrics);
     for (uint32_t at = 0; at < count; at++) {
         uint32_t number = number_for(partition, over, &wanted[at]);
         over->count += number == over->count;

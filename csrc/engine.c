@@ -176,6 +176,13 @@ static struct source *source_of(struct engine *engine)
     return &engine->sources[id];
 }
 
+/* A source that is new with a batch that could not be applied is not known after all. */
+static void forget_source(struct engine *engine, const struct source *source)
+{
+    names_drop(&engine->source_names, (uint32_t)(source - engine->sources));
+    names_recycle(&engine->source_names, &engine->memory);
+}
+
 /* Whether the batch is the next of its source; else what it is. */
 static enum outcome_status judge(const struct source *source, const struct batch *batch,
                                  uint64_t *last)
@@ -329,6 +336,7 @@ static void refuse(struct outcome *outcome, enum outcome_status status, const ch
 static void apply_batch(struct engine *engine, uint64_t now, struct outcome *outcome)
 {
     const struct batch *batch = &engine->batch;
+    uint32_t known = engine->source_names.index.used;
     struct source *source = source_of(engine);
     if (source == NULL) {
         refuse(outcome, OUTCOME_OVERLOADED,
@@ -337,18 +345,20 @@ static void apply_batch(struct engine *engine, uint64_t now, struct outcome *out
                    : "the collector is out of memory");
         return;
     }
-    source->last_seen = now;
     outcome->durable = source->durable;
     outcome->status = judge(source, batch, &outcome->last);
+    if (outcome->status == OUTCOME_APPLIED && apply_records(engine, now)) {
+        refuse(outcome, OUTCOME_OVERLOADED, "the collector is out of memory");
+        if (engine->source_names.index.used > known)
+            forget_source(engine, source);
+        return;
+    }
+    source->last_seen = now;
     if (outcome->status == OUTCOME_STALE_EPOCH)
         refuse(outcome, OUTCOME_STALE_EPOCH,
                "a newer run of this source is known: its epoch is higher");
     if (outcome->status != OUTCOME_APPLIED)
         return;
-    if (apply_records(engine, now)) {
-        refuse(outcome, OUTCOME_OVERLOADED, "the collector is out of memory");
-        return;
-    }
     count_records(engine, outcome);
     if (batch->has_seq) {
         if (!source->numbered || source->epoch != batch->epoch)

@@ -1,6 +1,5 @@
 #include "memory.h"
 
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,20 +16,18 @@ void memory_init(struct memory *memory)
     atomic_init(&memory->used, 0);
 }
 
-void *memory_get(struct memory *memory, size_t size)
+static void *resize(struct memory *memory, void *block, size_t old, size_t size)
 {
-    return memory_grow(memory, NULL, 0, size);
+    void *grown = memory->resize(memory->context, block, size);
+    if (grown != NULL)
+        atomic_fetch_add_explicit(&memory->used, size - old, memory_order_relaxed);
+    return grown;
 }
 
-void *memory_grow(struct memory *memory, void *block, size_t old, size_t size)
+void *memory_get(struct memory *memory, size_t size)
 {
-    uint8_t *grown = memory->resize(memory->context, block, size);
-    if (grown == NULL)
-        return NULL;
-    if (size > old)
-        memset(grown + old, 0, size - old);
-    atomic_fetch_add_explicit(&memory->used, size - old, memory_order_relaxed);
-    return grown;
+    void *block = resize(memory, NULL, 0, size);
+    return block ? memset(block, 0, size) : NULL;
 }
 
 void memory_free(struct memory *memory, void *block, size_t size)
@@ -51,7 +48,7 @@ int memory_reserve(struct memory *memory, void *array, size_t element, size_t *c
         room *= 2;
     void *block;
     memcpy(&block, array, sizeof block);
-    block = memory_grow(memory, block, *capacity * element, room * element);
+    block = resize(memory, block, *capacity * element, room * element);
     if (block == NULL)
         return -1;
     memcpy(array, &block, sizeof block);

@@ -21,13 +21,11 @@ void memory_init(struct memory *memory);
 /* A block of `size` zeroed bytes, or NULL. */
 void *memory_get(struct memory *memory, size_t size);
 
-/* `block` of `old` bytes made `size` long, the new bytes zeroed; NULL leaves it as it was. */
-void *memory_grow(struct memory *memory, void *block, size_t old, size_t size);
-
 void memory_free(struct memory *memory, void *block, size_t size);
 
 /* Make room in an array for `wanted` elements, doubling; 0 or -1 (no memory). `array` is where the
- * pointer to the array is kept, of whatever type; `*capacity` counts elements. */
+ * pointer to the array is kept, of whatever type; `*capacity` counts elements. What is added is
+ * not zeroed. */
 int memory_reserve(struct memory *memory, void *array, size_t element, size_t *capacity,
                    size_t wanted);
 

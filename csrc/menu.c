@@ -60,21 +60,19 @@ const unsigned reducer_count = sizeof reducers / sizeof *reducers;
 
 /* ---- no detector: the number itself; 8 bytes a series ----------------------------------------- */
 
-static void plain_step(const struct algorithm *algorithm, void *state, double value,
-                       struct verdict *verdict)
+static void plain_step(const struct algorithm *algorithm, void *state, struct result *result)
 {
     (void)algorithm;
-    memcpy(state, &value, sizeof value);
-    *verdict = (struct verdict){.reported = true};
+    memcpy(state, &result->value, sizeof result->value);
+    result->flags = RESULT_REPORTED;
 }
 
-static bool plain_show(const struct algorithm *algorithm, const void *state, double *value,
-                       struct verdict *verdict)
+static void plain_show(const struct algorithm *algorithm, const void *state,
+                       struct result *result)
 {
     (void)algorithm;
-    memcpy(value, state, sizeof *value);
-    *verdict = (struct verdict){.reported = true};
-    return true;
+    memcpy(&result->value, state, sizeof result->value);
+    result->flags = RESULT_REPORTED;
 }
 
 /* ---- EWM(alpha): exponentially weighted mean and deviation; 40 bytes a series ------------------
@@ -94,11 +92,10 @@ static bool is_quiet(double sigma)
     return sigma > -0.5 && sigma < 0.5;
 }
 
-static void ewm_step(const struct algorithm *algorithm, void *state, double value,
-                     struct verdict *verdict)
+static void ewm_step(const struct algorithm *algorithm, void *state, struct result *result)
 {
     struct ewm *ewm = state;
-    double alpha = algorithm->alpha, off = value - ewm->mean;
+    double alpha = algorithm->alpha, value = result->value, off = value - ewm->mean;
     bool was_quiet = ewm->samples > 0 && is_quiet(ewm->sigma);
     ewm->variance = (1 - alpha) * (ewm->variance + alpha * (off * off));
     ewm->mean = (1 - alpha) * ewm->mean + alpha * value;
@@ -106,29 +103,25 @@ static void ewm_step(const struct algorithm *algorithm, void *state, double valu
     ewm->sigma = stddev > 0 ? (value - ewm->mean) / stddev : 0;
     ewm->value = value;
     ewm->samples += ewm->samples < UINT32_MAX;
-    *verdict = (struct verdict){
-        .mean = ewm->mean,
-        .stddev = stddev,
-        .sigma = ewm->sigma,
-        .samples = ewm->samples,
-        .reported = ewm->samples >= algorithm->minimum,
-        .quiet = ewm->samples > algorithm->minimum && was_quiet && is_quiet(ewm->sigma),
-    };
+    result->mean = ewm->mean;
+    result->stddev = stddev;
+    result->sigma = ewm->sigma;
+    result->samples = ewm->samples;
+    if (ewm->samples >= algorithm->minimum)
+        result->flags = RESULT_REPORTED;
+    if (ewm->samples > algorithm->minimum && was_quiet && is_quiet(ewm->sigma))
+        result->flags |= RESULT_QUIET;
 }
 
-static bool ewm_show(const struct algorithm *algorithm, const void *state, double *value,
-                     struct verdict *verdict)
+static void ewm_show(const struct algorithm *algorithm, const void *state, struct result *result)
 {
     const struct ewm *ewm = state;
-    *value = ewm->value;
-    *verdict = (struct verdict){
-        .mean = ewm->mean,
-        .stddev = sqrt(ewm->variance),
-        .sigma = ewm->sigma,
-        .samples = ewm->samples,
-        .reported = ewm->samples > 0 && ewm->samples >= algorithm->minimum,
-    };
-    return verdict->reported;
+    result->value = ewm->value;
+    result->mean = ewm->mean;
+    result->stddev = sqrt(ewm->variance);
+    result->sigma = ewm->sigma;
+    result->samples = ewm->samples;
+    result->flags = ewm->samples >= algorithm->minimum ? RESULT_REPORTED : 0;
 }
 
 const struct detector detectors[] = {

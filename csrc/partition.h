@@ -64,22 +64,6 @@ struct record {
     };
 };
 
-/* One closed period of one algorithm of one series. */
-struct result {
-    uint32_t key;
-    uint32_t period;
-    double value;
-    double mean;
-    double stddev;
-    double sigma;
-    uint32_t samples;
-    uint16_t metric;
-    uint8_t algorithm;
-    uint8_t flags;
-};
-
-enum { RESULT_REPORTED = 1, RESULT_QUIET = 2, RESULT_DELETED = 4 };
-
 /* What changed: a struct of sources (id of its name), or a proxy UVE (metric and algorithm). */
 struct change {
     uint32_t key;
@@ -126,6 +110,9 @@ struct partition {
     size_t change_capacity, change_count;
     struct result *results;
     size_t result_capacity, result_count;
+    struct result *spare_results; /* an array that was given back, for the next round */
+    size_t spare_capacity;
+    struct result discarded; /* where a result is written that is not kept */
     bool results_taken; /* somebody holds key ids out of the last partition_take_results */
     struct partition_counters counters;
 };
@@ -134,7 +121,7 @@ int partition_init(struct partition *partition, struct memory *memory, struct li
                    uint64_t seed);
 void partition_free(struct partition *partition);
 
-/* ---- applying (records.c); call with the lock held --------------------------------------------- */
+/* ---- applying (prepare.c, records.c); call with the lock held ------------------------------------ */
 
 /* Tell the time; it may have gone back. */
 void partition_clock(struct partition *partition, uint64_t now);
@@ -157,6 +144,18 @@ void partition_free_slots(struct partition *partition, struct record *record);
 
 /* Let every slot of a metric be bound anew: its series are about to be laid out otherwise. */
 void partition_unbind(struct partition *partition, uint32_t metric);
+
+/* Let samples of a slot find their series, and their source's lane; 0 or -1 (no memory). */
+int partition_bind_slot(struct partition *partition, struct record *record, uint16_t slot,
+                        const struct attribute_in *in);
+
+/* The metric whose samples a column holds, or NULL. */
+static inline struct metric *partition_column_metric(const struct partition *partition,
+                                                     uint32_t column)
+{
+    int32_t number = names_at(&partition->columns, column)->tag;
+    return number < 0 ? NULL : &partition->metrics[number];
+}
 
 /* The wire bytes of a slot. */
 const uint8_t *record_value(const struct slot *slot, uint32_t *length);
@@ -191,7 +190,17 @@ void series_free(struct partition *partition, uint32_t metric, uint32_t id);
 void partition_note(struct partition *partition, uint32_t key, uint32_t what);
 void partition_note_series(struct partition *partition, uint32_t metric, struct series *series,
                            uint16_t algorithms);
-void partition_add_result(struct partition *partition, const struct result *result);
+
+/* Room for more results, or the place where they are discarded. */
+struct result *partition_make_result(struct partition *partition);
+
+/* A place for the next result, to be filled. */
+static inline struct result *partition_next_result(struct partition *partition)
+{
+    return partition->result_count < partition->result_capacity
+               ? &partition->results[partition->result_count++]
+               : partition_make_result(partition);
+}
 
 /* The id of a proxy UVE's struct name, whose text stays until changes are taken; NONE. */
 uint32_t partition_proxy_name(struct partition *partition, uint32_t what);
@@ -210,9 +219,11 @@ struct text {
 void partition_take_changes(struct partition *partition, const struct text *prefixes,
                             size_t prefix_count, struct msgpack_writer *writer);
 
-/* Hand over the results, of which the caller becomes the owner; `*capacity` is what to free. */
+/* Hand over the results, `*count` of them in an array of `*capacity`, which is given back later:
+ * its memory serves the next round, where fresh memory would cost more than the results do. */
 struct result *partition_take_results(struct partition *partition, size_t *count,
                                       size_t *capacity);
+void partition_give_results(struct partition *partition, struct result *results, size_t capacity);
 
 /* ---- metrics and reading (configure.c, read.c); call with the lock held -------------------------- */
 

@@ -51,23 +51,22 @@ static void write_proxy(const struct metric *metric, const struct series *series
                         struct msgpack_writer *writer)
 {
     const struct algorithm *algorithm = &metric->algorithms[at];
-    struct verdict verdict = {0};
-    double value = 0, staging = 0;
-    bool shown = series->started & 1u << at && algorithm->detector->show(
-        algorithm, series_state(algorithm, series), &value, &verdict);
+    struct result last = {0};
+    if (series->started & 1u << at)
+        algorithm->detector->show(algorithm, series_state(algorithm, series), &last);
     bool staged = algorithm->detector->has_staging && series_has_open(series);
-    if (staged)
-        staging = algorithm->reducer->reduce(metric, series, series->newest % RING);
+    double staging =
+        staged ? algorithm->reducer->reduce(metric, series, series->newest % RING) : 0;
     msgpack_write_array(writer, 9);
     msgpack_write_str(writer, metric->name, metric->name_length);
     msgpack_write_str(writer, algorithm->name, strlen(algorithm->name));
     msgpack_write_uint(writer, series->real || algorithm->reducer->always_real);
-    write_optional(writer, shown, value);
+    write_optional(writer, last.flags & RESULT_REPORTED, last.value);
     write_optional(writer, staged, staging);
-    msgpack_write_uint(writer, verdict.samples);
-    msgpack_write_double(writer, verdict.mean);
-    msgpack_write_double(writer, verdict.stddev);
-    msgpack_write_double(writer, verdict.sigma);
+    msgpack_write_uint(writer, last.samples);
+    msgpack_write_double(writer, last.mean);
+    msgpack_write_double(writer, last.stddev);
+    msgpack_write_double(writer, last.sigma);
 }
 
 static uint32_t write_records(struct partition *partition, const struct key *key,

@@ -214,6 +214,17 @@ void series_free(struct partition *partition, uint32_t number, uint32_t id)
 
 /* ---- closing -------------------------------------------------------------------------------------- */
 
+static struct result *begin_result(struct partition *partition, uint32_t number,
+                                   const struct series *series, unsigned at)
+{
+    struct result *result = partition_next_result(partition);
+    *result = (struct result){.key = series->key,
+                              .period = series->next,
+                              .metric = (uint16_t)number,
+                              .algorithm = (uint8_t)at};
+    return result;
+}
+
 static void end_proxy(struct partition *partition, uint32_t number, struct series *series,
                       unsigned at)
 {
@@ -223,34 +234,18 @@ static void end_proxy(struct partition *partition, uint32_t number, struct serie
     series->started &= (uint16_t)~(1u << at);
     partition->counters.deleted++;
     partition_note_series(partition, number, series, (uint16_t)(1u << at));
-    partition_add_result(partition, &(struct result){.key = series->key,
-                                                     .period = series->next,
-                                                     .metric = (uint16_t)number,
-                                                     .algorithm = (uint8_t)at,
-                                                     .flags = RESULT_DELETED});
+    begin_result(partition, number, series, at)->flags = RESULT_DELETED;
 }
 
 static void step_proxy(struct partition *partition, uint32_t number, struct series *series,
                        unsigned at, double value)
 {
     const struct algorithm *algorithm = &partition->metrics[number].algorithms[at];
-    struct verdict verdict;
-    algorithm->detector->step(algorithm, series_state(algorithm, series), value, &verdict);
-    if (verdict.reported && !verdict.quiet)
+    struct result *result = begin_result(partition, number, series, at);
+    result->value = value;
+    algorithm->detector->step(algorithm, series_state(algorithm, series), result);
+    if (partition->watching && result->flags == RESULT_REPORTED)
         partition_note_series(partition, number, series, (uint16_t)(1u << at));
-    partition_add_result(
-        partition,
-        &(struct result){.key = series->key,
-                         .period = series->next,
-                         .value = value,
-                         .mean = verdict.mean,
-                         .stddev = verdict.stddev,
-                         .sigma = verdict.sigma,
-                         .samples = verdict.samples,
-                         .metric = (uint16_t)number,
-                         .algorithm = (uint8_t)at,
-                         .flags = (uint8_t)((verdict.reported ? RESULT_REPORTED : 0) |
-                                            (verdict.quiet ? RESULT_QUIET : 0))});
 }
 
 static void close_algorithm(struct partition *partition, uint32_t number, struct series *series,

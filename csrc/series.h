@@ -86,14 +86,24 @@ struct reducer {
 
 struct algorithm;
 
-/* What a detector says of one step. */
-struct verdict {
+/* What one closed period of one algorithm of one series came to. */
+struct result {
+    uint32_t key;
+    uint32_t period;
+    double value; /* what the reducer said; the rest is the detector's */
     double mean;
     double stddev;
     double sigma;
     uint32_t samples;
-    bool reported; /* the result has a value */
-    bool quiet;    /* not to be announced */
+    uint16_t metric;
+    uint8_t algorithm;
+    uint8_t flags;
+};
+
+enum {
+    RESULT_REPORTED = 1, /* the proxy UVE has a value */
+    RESULT_QUIET = 2,    /* which is not to be announced */
+    RESULT_DELETED = 4   /* the proxy UVE is gone */
 };
 
 /* What is made of the numbers of successive periods. `state` is `size` bytes, zero at the start. */
@@ -101,11 +111,10 @@ struct detector {
     const char *name;
     uint32_t size;
     bool has_staging; /* its proxy UVE also shows the period that is not closed */
-    void (*step)(const struct algorithm *algorithm, void *state, double value,
-                 struct verdict *verdict);
-    /* The last value and verdict; false before the first step. */
-    bool (*show)(const struct algorithm *algorithm, const void *state, double *value,
-                 struct verdict *verdict);
+    /* Take the next value, result->value, and fill in the rest. */
+    void (*step)(const struct algorithm *algorithm, void *state, struct result *result);
+    /* Fill in the last step again. */
+    void (*show)(const struct algorithm *algorithm, const void *state, struct result *result);
 };
 
 extern const struct reducer reducers[];

@@ -101,6 +101,7 @@ cdef extern from "partition.h":
     void partition_watch(partition *, bint) nogil
     void partition_take_changes(partition *, const text *, size_t, msgpack_writer *) nogil
     result *partition_take_results(partition *, size_t *, size_t *) nogil
+    void partition_give_results(partition *, result *, size_t) nogil
     bint partition_read(partition *, const void *, size_t, msgpack_writer *) nogil
 
 

@@ -86,15 +86,22 @@ cdef Outcome _outcome(const outcome *told):
 
 
 cdef class _Results:
-    """Owns the memory of an array of results, and keeps the engine that it came from."""
+    """Owns the memory of an array of results, and keeps the engine that it goes back to."""
 
     cdef Engine engine
-    cdef void *rows
-    cdef size_t size
+    cdef uint32_t partition
+    cdef result *rows
+    cdef size_t capacity
 
     def __dealloc__(self):
-        if self.rows != NULL:
-            memory_free(&self.engine.core.memory, self.rows, self.size)
+        if self.rows == NULL:
+            return
+        with nogil:
+            engine_lock(&self.engine.core, self.partition)
+            partition_give_results(
+                &self.engine.core.partitions[self.partition], self.rows, self.capacity
+            )
+            engine_unlock(&self.engine.core, self.partition)
 
 
 cdef class Engine:
@@ -332,8 +339,9 @@ cdef class Engine:
             engine_unlock(&self.core, number)
         cdef _Results owner = _Results.__new__(_Results)
         owner.engine = self
+        owner.partition = number
         owner.rows = rows
-        owner.size = capacity * sizeof(result)
+        owner.capacity = capacity
         cdef cnp.npy_intp length = count * sizeof(result)
         if rows == NULL:
             return np.empty(0, RESULT)
