@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -25,8 +26,11 @@ BYTES_AT_ONCE = 4 << 20
 REFUSED_ANSWERED_FROM = 128 << 20
 """Up to this size (bytes) a message is received, only to be answered with ``too_large``; the peer
 of a larger one is disconnected by libzmq before it is in memory."""
+ANSWERS_WAITING = 10_000
+"""Answers that may wait for one peer, more than one that reads ever lets wait: libzmq's own bound
+of 1,000 is passed where a peer sends a burst, and its answers come at once."""
 LINGER = 1000
-"""Milliseconds that answers have to leave when the socket closes."""
+"""Milliseconds to take what has come when the socket closes, and again for answers to leave."""
 
 
 class Ingest:
@@ -52,6 +56,7 @@ class Ingest:
         self._on_failure = on_failure
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, LINGER)
+        self._socket.setsockopt(zmq.SNDHWM, ANSWERS_WAITING)
         self._socket.setsockopt(zmq.MAXMSGSIZE, max(message_size, REFUSED_ANSWERED_FROM))
         # Without it, an answer to a peer that is gone or doesn't read would vanish uncounted.
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -92,58 +97,62 @@ class Ingest:
             poller.register(self._stop_receiver, zmq.POLLIN)
             while self._stop_receiver not in dict(poller.poll()):
                 self._drain()
-            while self._drain():
-                pass
+            end = time.monotonic() + LINGER / 1000
+            while self._drain() and time.monotonic() < end:
+                pass  # some sources never stop
         except BaseException as error:
             self._on_failure(error)
             raise
 
     def _drain(self) -> int:
-        """Take, apply and answer what is there, up to a bound; returns the number of messages."""
-        envelopes: list[tuple[bytes, bool]] = []
+        """Take, apply and answer what is there, up to a bound; returns the number of messages.
+
+        Two plain ``recv`` calls a message: ``recv_multipart`` costs seven times as much. The body
+        comes as a frame, which knows whether more follows; asking the socket costs more than that.
+        """
+        receive = self._socket.recv
+        identities: list[bytes] = []
         batches: list[bytes] = []
+        delimited: set[int] = set()
         size = 0
         try:
             while len(batches) < MESSAGES_AT_ONCE and size < BYTES_AT_ONCE:
-                envelope, batch = self._receive()
-                envelopes.append(envelope)
+                identity = receive(zmq.DONTWAIT)
+                frame = receive(copy=False)
+                if frame.more:
+                    frame = self._receive_rest(frame, delimited, len(batches))
+                identities.append(identity)
+                batch = frame.bytes
                 batches.append(batch)
                 size += len(batch)
         except zmq.Again:
             pass  # nothing more has come
-        for envelope, outcome in zip(
-            envelopes, self._engine.apply_many(batches, self._clock()), strict=True
-        ):
+        for at, outcome in enumerate(self._engine.apply_many(batches, self._clock())):
             if outcome is not None:
-                self._settle(envelope, outcome)
+                self._settle(identities[at], at in delimited, outcome)
         return len(batches)
 
-    def _receive(self) -> tuple[tuple[bytes, bool], bytes]:
-        """One message: who sent it, whether behind a REQ's empty delimiter, and its body.
+    def _receive_rest(self, frame: zmq.Frame, delimited: set[int], at: int) -> zmq.Frame:
+        """The body of message ``at``, of which ``frame`` was not the last.
 
-        Plain ``recv`` calls: ``recv_multipart`` costs seven times as much.
+        It may follow a REQ's empty delimiter. Of anything longer an empty body is made: that is no
+        batch, so the engine refuses and counts it.
         """
-        receive, get = self._socket.recv, self._socket.get
-        identity = receive(zmq.DONTWAIT)
-        body = receive()
-        more = get(zmq.RCVMORE)
-        delimited = bool(more and not body)
-        if delimited:
-            body = receive()
-            more = get(zmq.RCVMORE)
-        if more:
-            while get(zmq.RCVMORE):
-                receive()
-            self.counters["frames_refused"] += 1
-            body = b""  # no batch: the engine refuses it, and counts it
-        return (identity, delimited), body
+        if not frame.bytes:
+            delimited.add(at)
+            frame = self._socket.recv(copy=False)
+        if not frame.more:
+            return frame
+        while frame.more:
+            frame = self._socket.recv(copy=False)
+        self.counters["frames_refused"] += 1
+        return zmq.Frame(b"")
 
-    def _settle(self, envelope: tuple[bytes, bool], outcome: Outcome) -> None:
+    def _settle(self, identity: bytes, delimited: bool, outcome: Outcome) -> None:
         if outcome.rejected and log.isEnabledFor(logging.DEBUG):
             log.debug("%d records rejected, the first: %s", len(outcome.rejected), outcome.rejected)
         if not outcome.answer:
             return
-        identity, delimited = envelope
         try:
             self._socket.send(identity, zmq.SNDMORE | zmq.DONTWAIT)
             if delimited:

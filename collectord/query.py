@@ -7,7 +7,9 @@ keys runs outside the loop, and whoever asks for many UVEs gives way to others b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -28,6 +30,7 @@ Reply = dict[str, Any]
 FIND_LIMIT = 100
 LIST_LIMIT = 1_000
 LARGEST_LIMIT = {"find": 10_000, "list": 100_000}
+"""A page is no larger, whatever its request says; ``next`` leads on."""
 REPLY_BYTES = 16 << 20
 """A page of ``find`` ends where it has about this size."""
 EXAMINED_AT_LEAST = 1_000
@@ -36,6 +39,7 @@ REQUESTS_AT_ONCE = 64
 GIVE_WAY = 16
 """UVEs that are merged before others on the loop have their turn."""
 LINGER = 1000
+"""Milliseconds to take what has come when the socket closes, and again for replies to leave."""
 
 
 class Queries:
@@ -75,18 +79,14 @@ class Queries:
     async def serve(self) -> None:
         """Answer until cancelled."""
         while True:
-            await self._room.acquire()
-            try:
-                frames = await self._socket.recv_multipart()
-            except BaseException:
-                self._room.release()
-                raise
-            task = asyncio.create_task(self._answer(frames))
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
+            await self._take()
 
     async def close(self) -> None:
-        """Finish what was asked, then close the socket."""
+        """Answer what has come, as far as a second goes, then close the socket."""
+        end = time.monotonic() + LINGER / 1000
+        with contextlib.suppress(zmq.Again):
+            while time.monotonic() < end:
+                await self._take(zmq.DONTWAIT)
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._socket.close()
@@ -94,6 +94,18 @@ class Queries:
     def abandon(self) -> None:
         """Close the socket of a collector that never served."""
         self._socket.close(0)
+
+    async def _take(self, flags: int = 0) -> None:
+        """Begin to answer the next request. Raises zmq.Again where none has come, and so asked."""
+        await self._room.acquire()
+        try:
+            frames = await self._socket.recv_multipart(flags)
+        except BaseException:
+            self._room.release()
+            raise
+        task = asyncio.create_task(self._answer(frames))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -116,7 +128,12 @@ class Queries:
             reply = {"ok": False, "error": {"code": error.code, "message": error.message}}
         try:
             await self._socket.send_multipart(
-                [identity, *delimiter[:1], wire.encode_reply(reply, is_json)], zmq.DONTWAIT
+                [
+                    identity,
+                    *(frame for frame in delimiter[:1] if not frame),
+                    wire.encode_reply(reply, is_json),
+                ],
+                zmq.DONTWAIT,
             )
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
@@ -236,8 +253,10 @@ def _text(request: Request, name: str, *, required: bool = False) -> str:
 
 
 def _limit(request: Request, operation: str, default: int) -> int:
-    value = request.get("limit", default)
-    largest = LARGEST_LIMIT[operation]
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
-        raise WireError("bad_request", f"limit is {value!r:.80}; it lies between 1 and {largest}")
-    return value
+    """How many rows a page has: what was asked for, as far as a page goes."""
+    value = request.get("limit")
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise WireError("bad_request", f"limit is {value!r:.80}; it is a number from 1 on")
+    return min(value, LARGEST_LIMIT[operation])

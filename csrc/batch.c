@@ -77,7 +77,7 @@ static enum batch_status open(struct parser *parser, enum msgpack_type type, int
 static enum batch_status read_text(struct parser *parser, int depth, const uint8_t **text,
                                    uint32_t *length)
 {
-    if (msgpack_read_short_str(&parser->reader, text, length))
+    if (msgpack_read_str(&parser->reader, text, length))
         return BATCH_OK;
     *text = parser->reader.at;
     *length = 0;
@@ -340,7 +340,7 @@ static bool find_seq(const uint8_t *message, size_t length, uint64_t *seq, bool 
         const uint8_t *name;
         uint32_t name_length;
         bool is_seq = false;
-        if (msgpack_read_short_str(&reader, &name, &name_length))
+        if (msgpack_read_str(&reader, &name, &name_length))
             is_seq = is_field(name, name_length, "seq");
         else if (msgpack_skip(&reader, 1))
             return false;

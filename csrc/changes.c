@@ -32,6 +32,13 @@ void partition_note_series(struct partition *partition, uint32_t metric, struct 
             partition_note(partition, series->key, CHANGE_PROXY | metric << 8 | at);
 }
 
+static void set_room(struct partition *partition)
+{
+    uint64_t limit = partition->limits->results;
+    partition->result_room =
+        partition->result_capacity < limit ? partition->result_capacity : limit;
+}
+
 struct result *partition_make_result(struct partition *partition)
 {
     uint64_t limit = partition->limits->results;
@@ -42,6 +49,7 @@ struct result *partition_make_result(struct partition *partition)
         partition->counters.results_dropped += limit > 0;
         return &partition->discarded;
     }
+    set_room(partition);
     return &partition->results[partition->result_count++];
 }
 
@@ -119,6 +127,8 @@ void partition_take_changes(struct partition *partition, const struct text *pref
         written++;
     }
     msgpack_close_array(writer, opened, written);
+    if (writer->failed)
+        return;
     partition->change_count = 0;
     partition->stamp++;
     partition_recycle(partition);
@@ -135,9 +145,9 @@ struct result *partition_take_results(struct partition *partition, size_t *count
     partition->result_count = 0;
     partition->spare_results = NULL;
     partition->spare_capacity = 0;
-    partition->results_taken = false;
-    partition_recycle(partition);
+    set_room(partition);
     partition->results_taken = *count > 0;
+    partition_recycle(partition);
     return results;
 }
 

@@ -138,13 +138,13 @@ static int take_aggtypes(struct engine *engine, bool commits)
     for (; structs.length > 0; structs.length--) {
         const uint8_t *name = NULL, *attribute = NULL, *text = NULL;
         uint32_t name_length = 0, attribute_length = 0, text_length = 0;
-        (void)msgpack_read_short_str(&reader, &name, &name_length);
+        (void)msgpack_read_str(&reader, &name, &name_length);
         memcpy(spelling, name, name_length);
         spelling[name_length] = '-';
         (void)msgpack_read(&reader, &attributes);
         for (; attributes.length > 0; attributes.length--) {
-            (void)msgpack_read_short_str(&reader, &attribute, &attribute_length);
-            (void)msgpack_read_short_str(&reader, &text, &text_length);
+            (void)msgpack_read_str(&reader, &attribute, &attribute_length);
+            (void)msgpack_read_str(&reader, &text, &text_length);
             memcpy(spelling + name_length + 1, attribute, attribute_length);
             if (take_aggtype(engine, spelling, (size_t)name_length + 1 + attribute_length, text,
                              text_length, commits))
@@ -228,24 +228,37 @@ static void hash_records(struct engine *engine, uint64_t now)
     }
 }
 
-/* Put the batch's records in order of their partitions, each partition's as they came. */
+/* Put the good records in order of their partitions, each partition's as they came. Only the
+ * partitions from the first to the last that has some are looked at: most messages hold little. */
 static int group_records(struct engine *engine)
 {
     const struct batch *batch = &engine->batch;
-    uint32_t *starts = engine->starts, count = engine->partition_count;
+    uint32_t first = engine->partition_count, last = 0, *starts = engine->starts;
     if (memory_reserve(&engine->memory, &engine->order, sizeof *engine->order,
                        &engine->order_capacity, batch->record_count))
         return -1;
-    memset(starts, 0, ((size_t)count + 1) * sizeof *starts);
+    for (uint32_t at = 0; at < batch->record_count; at++) {
+        uint32_t partition = batch->records[at].partition;
+        if (batch->records[at].rejection)
+            continue;
+        first = partition < first ? partition : first;
+        last = partition > last ? partition : last;
+    }
+    engine->first_partition = first;
+    engine->end_partition = first <= last ? last + 1 : first;
+    if (first > last)
+        return 0;
+    memset(starts + first, 0, ((size_t)last - first + 2) * sizeof *starts);
     for (uint32_t at = 0; at < batch->record_count; at++)
-        starts[batch->records[at].partition + 1]++;
-    for (uint32_t at = 0; at < count; at++)
+        starts[batch->records[at].partition + 1] += !batch->records[at].rejection;
+    for (uint32_t at = first; at <= last; at++)
         starts[at + 1] += starts[at];
     for (uint32_t at = 0; at < batch->record_count; at++)
-        engine->order[starts[batch->records[at].partition]++] = at;
-    for (uint32_t at = count; at > 0; at--) /* each start has moved to its end */
+        if (!batch->records[at].rejection)
+            engine->order[starts[batch->records[at].partition]++] = at;
+    for (uint32_t at = last + 1; at > first; at--) /* each start has moved to its end */
         starts[at] = starts[at - 1];
-    starts[0] = 0;
+    starts[first] = 0;
     return 0;
 }
 
@@ -293,8 +306,10 @@ static void abandon(struct engine *engine)
 static int apply_records(struct engine *engine, uint64_t now)
 {
     hash_records(engine, now);
+    engine->first_partition = engine->end_partition = 0;
     int status = group_records(engine) || take_aggtypes(engine, false) ? -1 : 0;
-    for (uint32_t at = 0; status == 0 && at < engine->partition_count; at++)
+    uint32_t end = engine->end_partition;
+    for (uint32_t at = engine->first_partition; status == 0 && at < end; at++)
         if (engine->starts[at] != engine->starts[at + 1])
             status = prepare(engine, at, now);
     if (status) {
@@ -302,7 +317,7 @@ static int apply_records(struct engine *engine, uint64_t now)
         return -1;
     }
     (void)take_aggtypes(engine, true);
-    for (uint32_t at = 0; at < engine->partition_count; at++)
+    for (uint32_t at = engine->first_partition; at < end; at++)
         if (engine->starts[at] != engine->starts[at + 1])
             commit(engine, at);
     return 0;

@@ -69,6 +69,7 @@ struct engine {
     uint32_t *order; /* records of the batch, by partition */
     size_t order_capacity;
     uint32_t *starts; /* where each partition's begin in it; one more than partitions */
+    uint32_t first_partition, end_partition; /* those the batch has records of lie between */
     struct names source_names;
     struct source *sources; /* by the id of the name */
     size_t source_capacity;

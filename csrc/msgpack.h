@@ -60,7 +60,7 @@ extern const uint8_t msgpack_simple_size[256];
 enum msgpack_error msgpack_skip(struct msgpack_reader *reader, int depth);
 
 /* A str: its bytes and their number; false leaves the reader where it was. */
-static inline bool msgpack_read_short_str(struct msgpack_reader *reader, const uint8_t **text,
+static inline bool msgpack_read_str(struct msgpack_reader *reader, const uint8_t **text,
                                           uint32_t *length)
 {
     const uint8_t *at = reader->at;
@@ -74,6 +74,9 @@ static inline bool msgpack_read_short_str(struct msgpack_reader *reader, const u
     } else if (left >= 3 && at[0] == 0xda) {
         size = (size_t)at[1] << 8 | at[2];
         head = 3;
+    } else if (left >= 5 && at[0] == 0xdb) {
+        size = (size_t)at[1] << 24 | (size_t)at[2] << 16 | (size_t)at[3] << 8 | at[4];
+        head = 5;
     } else {
         return false;
     }

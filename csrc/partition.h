@@ -110,6 +110,7 @@ struct partition {
     size_t change_capacity, change_count;
     struct result *results;
     size_t result_capacity, result_count;
+    size_t result_room; /* the capacity, as far as the limit goes */
     struct result *spare_results; /* an array that was given back, for the next round */
     size_t spare_capacity;
     struct result discarded; /* where a result is written that is not kept */
@@ -197,7 +198,7 @@ struct result *partition_make_result(struct partition *partition);
 /* A place for the next result, to be filled. */
 static inline struct result *partition_next_result(struct partition *partition)
 {
-    return partition->result_count < partition->result_capacity
+    return partition->result_count < partition->result_room
                ? &partition->results[partition->result_count++]
                : partition_make_result(partition);
 }

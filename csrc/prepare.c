@@ -301,13 +301,13 @@ static int make_room(struct partition *partition, struct batch *batch, struct re
     struct record *record = pool_at(&partition->records, in->record);
     for (uint32_t at = 0; at < in->count; at++) {
         struct attribute_in *attribute = &batch->attributes[in->first + at];
+        if (attribute->slot == NO_SLOT) /* the same name may have come a moment ago */
+            attribute->slot = find_slot(partition, record, at, attribute, in->struct_length);
         if (attribute->is_nil) {
             if (attribute->slot != NO_SLOT)
                 sweep_later(partition, in->record);
             continue;
         }
-        if (attribute->slot == NO_SLOT) /* the same name may have come a moment ago */
-            attribute->slot = find_slot(partition, record, at, attribute, in->struct_length);
         if (attribute->slot == NO_SLOT) {
             attribute->slot = add_slot(partition, record, in, attribute);
             sweep_later(partition, in->record);
@@ -404,7 +404,7 @@ static void fetch_ahead(struct partition *partition, struct batch *batch, const 
             continue;
         struct record *record = pool_at(&partition->records, in->record);
         __builtin_prefetch(record->key);
-        __builtin_prefetch(record->key->text + 40);
+        __builtin_prefetch((const void *)((uintptr_t)record->key + 64)); /* it may end before */
         if (record->capacity > INLINE_SLOTS)
             __builtin_prefetch(record->outside);
     }

@@ -379,7 +379,8 @@ static void advance_series(struct partition *partition, uint32_t number, uint32_
 static void advance_slab(struct partition *partition, uint32_t number, uint32_t slab)
 {
     struct metric *metric = &partition->metrics[number];
-    uint32_t first = slab * POOL_SLAB, now = (uint32_t)(partition->clock / 1000000);
+    uint64_t seconds = partition->clock / 1000000;
+    uint32_t first = slab * POOL_SLAB, now = seconds < NEVER ? (uint32_t)seconds : NEVER - 1;
     uint32_t *due = series_due(metric, first);
     for (uint32_t at = 0; at < POOL_SLAB; at++) {
         if (due[at] > now)

@@ -74,7 +74,10 @@ class Engine:
     def configure(
         self, metrics: Mapping[str, Sequence[tuple[str, int, str, str, float]]], lateness: int
     ) -> None:
-        """Take on other metrics, algorithms or lateness; what stays keeps its state."""
+        """Take on other metrics, algorithms or lateness; what stays keeps its state.
+
+        Results that were not taken before speak of the metrics' old numbers.
+        """
 
     def apply(self, batch: bytes, now: int) -> Outcome:
         """Apply one batch, as it came from the wire. Never raises for bad input."""

@@ -132,7 +132,7 @@ cdef class Engine:
         self.core.limits.results = given.get("results", 0)
         self.core.source_limit = given.get("sources", 2**64 - 1)
         self.core.aggtype_limit = given.get("aggtypes", 65536)
-        self.core.batch_bytes = given.get("batch_bytes", 2**64 - 1)
+        self.core.batch_bytes = min(given.get("batch_bytes", 2**32 - 1), 2**32 - 1)
         self.configure(metrics or {}, lateness)
 
     def __dealloc__(self):

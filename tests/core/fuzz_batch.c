@@ -1,0 +1,343 @@
+/* Arbitrary bytes as the life of an engine.
+ *
+ * The input is a script: a byte for what happens, then its operands. Most of it is batches, taken
+ * as they stand; the rest moves the clock, changes metrics, asks, takes and lets memory fail. After
+ * every step the engine is audited; at the end all of it must have been freed. seeds.py writes
+ * scripts to begin with.
+ *
+ * Built with -DLIBFUZZER this is a libFuzzer target. Without it has a main of its own:
+ *     fuzz_batch [-n MUTATIONS] [-s SEED] FILE...
+ * lives every file, and then mutations of them. */
+#include "harness.h"
+
+#include "hash.h"
+
+#define EPOCH_US 1700000000000000u
+
+enum { STEP_LIMIT = 64 }; /* steps of a script */
+
+struct script {
+    const uint8_t *at;
+    const uint8_t *end;
+};
+
+struct life {
+    struct script script;
+    struct engine engine;
+    struct faults faults;
+    uint64_t now;
+};
+
+static uint8_t next_byte(struct script *script)
+{
+    return script->at < script->end ? *script->at++ : 0;
+}
+
+static uint32_t next_short(struct script *script)
+{
+    uint32_t high = next_byte(script);
+    return high << 8 | next_byte(script);
+}
+
+static const uint8_t *next_bytes(struct script *script, size_t *length)
+{
+    const uint8_t *bytes = script->at;
+    size_t left = (size_t)(script->end - script->at);
+    *length = *length < left ? *length : left;
+    script->at += *length;
+    return bytes;
+}
+
+/* ---- steps ------------------------------------------------------------------------------------------ */
+
+static void check_outcome(const struct life *life, const struct outcome *outcome)
+{
+    bool error = outcome->status > OUTCOME_RESYNC;
+    CHECK(outcome->status < OUTCOMES);
+    CHECK(error || !outcome->has_seq || outcome->answer);
+    CHECK(!error || (outcome->applied == 0 && outcome->fault.message[0] != 0));
+    CHECK(outcome->status == OUTCOME_APPLIED || outcome->applied + outcome->rejected == 0);
+    CHECK(outcome->status != OUTCOME_OVERLOADED || life->faults.refused);
+    for (uint32_t at = 0; at < outcome->rejected && at < OUTCOME_REJECTED; at++) {
+        CHECK(outcome->rows[at].rejection > 0 && outcome->rows[at].rejection < REJECTIONS);
+        CHECK(at == 0 || outcome->rows[at].index > outcome->rows[at - 1].index);
+    }
+}
+
+/* The next bytes as a batch; one that is refused must leave everything as it was. */
+static void apply_next(struct life *life)
+{
+    size_t length = next_short(&life->script);
+    const uint8_t *bytes = next_bytes(&life->script, &length);
+    uint8_t *copy = malloc(length ? length : 1); /* so that a read behind its end is seen */
+    const struct faults armed = life->faults;
+    faults_begin(&life->faults, 0, false);
+    struct msgpack_writer before = dump(&life->engine);
+    life->faults = armed;
+    struct outcome outcome;
+    memcpy(copy, bytes, length);
+    engine_apply(&life->engine, copy, length, life->now, &outcome);
+    free(copy);
+    faults_end(&life->faults);
+    check_outcome(life, &outcome);
+    if (outcome.status >= OUTCOME_MALFORMED && outcome.status != OUTCOME_STALE_EPOCH) {
+        struct msgpack_writer after = dump(&life->engine);
+        CHECK(same_bytes(&before, &after));
+        msgpack_writer_free(&after);
+    }
+    msgpack_writer_free(&before);
+}
+
+static void move_clock(struct life *life, bool back)
+{
+    uint64_t by = (uint64_t)next_short(&life->script) * 100000; /* up to two hours */
+    life->now = back ? life->now - by : life->now + by;
+    for (uint32_t at = 0; at < life->engine.partition_count; at++)
+        engine_advance(&life->engine, at, life->now);
+}
+
+static void configure(struct life *life)
+{
+    static const char *const names[] = {"S-a", "S-b", "T-a"};
+    struct metric metrics[3];
+    uint32_t count = 0, chosen = next_byte(&life->script);
+    for (unsigned name = 0; name < 3; name++) {
+        struct specification algorithms[5];
+        unsigned wanted = 0;
+        uint8_t bits = next_byte(&life->script);
+        for (unsigned at = 0; at < 5; at++)
+            if (bits & 1u << at)
+                algorithms[wanted++] = (struct specification){
+                    reducers[(at + (bits >> 5)) % reducer_count].name,
+                    detectors[at % detector_count].name, at % 2 ? 0.3 : 1, at % 4};
+        if (wanted > 0 && chosen & 1u << name)
+            metrics[count++] = new_metric(names[name], algorithms, wanted);
+    }
+    int status = engine_configure(&life->engine, metrics, count, chosen * 100u);
+    CHECK(status == 0 || life->faults.refused);
+}
+
+static void list_keys(struct life *life)
+{
+    size_t length = next_byte(&life->script) % 16;
+    const char *bytes = (const char *)next_bytes(&life->script, &length);
+    struct text text = {bytes, length};
+    uint8_t how = next_byte(&life->script);
+    struct key_query query = {
+        .table = how & 1 ? text : (struct text){"", 0},
+        .match = how & 2 ? text : (struct text){"", 0},
+        .after = how & 4 ? text : (struct text){"", 0},
+        .patterns = &text,
+        .pattern_count = how >> 3 & 1,
+        .limit = how >> 4,
+    };
+    struct key_list list;
+    engine_keys(&life->engine, &query, &list);
+    CHECK(list.failed == (life->faults.refused > 0) && list.count <= query.limit);
+    key_list_free(&list);
+}
+
+static void write_long_text(struct msgpack_writer *writer, const char *text, size_t length)
+{
+    const uint8_t head[] = {0xda, (uint8_t)(length >> 8), (uint8_t)length};
+    msgpack_write_raw(writer, head, sizeof head);
+    msgpack_write_raw(writer, text, length);
+}
+
+/* Take away what one source told of one struct of a key. */
+static void remove_record(struct life *life)
+{
+    struct partition *partition = &life->engine.partitions[next_byte(&life->script) % 2];
+    uint32_t id = next_byte(&life->script);
+    const struct key *key = id < partition->keys.count ? partition->keys.entries[id] : NULL;
+    if (key == NULL || key->gone || key->record_count == 0)
+        return;
+    const struct record *record = pool_at(&partition->records, key->first_record);
+    const struct name *source = names_at(&partition->sources, record->source);
+    const struct name *struct_name = names_at(&partition->structs, record->struct_name);
+    struct msgpack_writer writer = new_writer();
+    msgpack_write_map(&writer, 2);
+    write_text(&writer, "source");
+    write_long_text(&writer, source->text, source->length);
+    write_text(&writer, "records");
+    msgpack_write_array(&writer, 1);
+    msgpack_write_array(&writer, 3);
+    write_long_text(&writer, key->text, key->length);
+    write_long_text(&writer, struct_name->text, struct_name->length);
+    msgpack_write_nil(&writer);
+    uint64_t held = life->engine.limits.held_records;
+    faults_end(&life->faults);
+    CHECK(apply(&life->engine, &writer, life->now) == OUTCOME_APPLIED);
+    CHECK(life->engine.limits.held_records == held - 1);
+}
+
+static void take(struct life *life)
+{
+    struct partition *partition = &life->engine.partitions[next_byte(&life->script) % 2];
+    const struct text prefix = {"T", next_byte(&life->script) % 2};
+    struct msgpack_writer writer = new_writer();
+    size_t count, capacity;
+    partition_take_changes(partition, &prefix, 1, &writer);
+    struct msgpack_reader reader = {writer.bytes, writer.bytes + writer.length};
+    CHECK(msgpack_skip(&reader, 0) == MSGPACK_OK && reader.at == reader.end);
+    msgpack_writer_free(&writer);
+    struct result *results = partition_take_results(partition, &count, &capacity);
+    for (size_t at = 0; at < count; at++)
+        CHECK(partition->keys.entries[results[at].key] != NULL);
+    memory_free(&life->engine.memory, results, capacity * sizeof *results);
+}
+
+static void take_step(struct life *life)
+{
+    switch (next_byte(&life->script) % 16) {
+    case 0:
+        move_clock(life, false);
+        break;
+    case 1:
+        move_clock(life, true);
+        break;
+    case 2:
+        configure(life);
+        break;
+    case 3:
+        list_keys(life);
+        break;
+    case 4:
+        remove_record(life);
+        break;
+    case 5:
+        take(life);
+        break;
+    case 6:
+        partition_watch(&life->engine.partitions[next_byte(&life->script) % 2],
+                        next_byte(&life->script) % 2);
+        break;
+    case 7: { /* of what comes next, if it asks for memory */
+        uint8_t how = next_byte(&life->script);
+        faults_begin(&life->faults, how >> 1, how & 1);
+        return;
+    }
+    default:
+        apply_next(life);
+    }
+    faults_begin(&life->faults, 0, false);
+}
+
+static void live(const uint8_t *bytes, size_t length)
+{
+    static const struct specification usual[] = {
+        {"Sum", "", 1, 1}, {"Sum", "EWM", 0.5, 1}, {"Last", "", 1, 2}, {"Max", "", 1, 1}};
+    const struct metric metrics[] = {new_metric("S-a", usual, 4), new_metric("S-b", usual, 2)};
+    struct life life = {.script = {bytes, bytes + length}, .now = EPOCH_US};
+    CHECK(engine_init(&life.engine, 2, length, resize_or_fail, &life.faults) == 0);
+    CHECK(engine_configure(&life.engine, metrics, 2, 5000) == 0);
+    life.engine.limits.results = 100;
+    for (unsigned step = 0; step < STEP_LIMIT && life.script.at < life.script.end; step++) {
+        take_step(&life);
+        audit(&life.engine);
+    }
+    faults_end(&life.faults);
+    struct msgpack_writer last = dump(&life.engine);
+    msgpack_writer_free(&last);
+    engine_free(&life.engine);
+    CHECK(life.engine.memory.used == 0);
+}
+
+#ifdef LIBFUZZER
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
+{
+    live(bytes, length);
+    return 0;
+}
+
+#else
+
+enum { INPUT_BYTES = 1 << 16 };
+
+static uint64_t random_state;
+
+static uint32_t random_below(uint32_t limit)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(((random_state >> 32) * limit) >> 32);
+}
+
+/* One small change: a byte flipped, set, taken out or put in, or a run copied elsewhere. */
+static size_t mutate(uint8_t *bytes, size_t length)
+{
+    static const uint8_t telling[] = {0x00, 0x7f, 0x80, 0x90, 0xa0, 0xc0, 0xc1, 0xc7, 0xcb, 0xcf,
+                                      0xd3, 0xd9, 0xdb, 0xdc, 0xdd, 0xde, 0xdf, 0xff};
+    size_t at = random_below((uint32_t)length), to = random_below((uint32_t)length);
+    size_t run = 1 + random_below(32);
+    switch (random_below(5)) {
+    case 0:
+        bytes[at] ^= (uint8_t)(1u << random_below(8));
+        return length;
+    case 1:
+        bytes[at] = telling[random_below(sizeof telling)];
+        return length;
+    case 2:
+        run = run < length - at ? run : length - at;
+        memmove(bytes + at, bytes + at + run, length - at - run);
+        return length - run;
+    case 3:
+        if (length + run > INPUT_BYTES)
+            return length;
+        memmove(bytes + at + run, bytes + at, length - at);
+        return length + run;
+    default:
+        run = run < length - at ? run : length - at;
+        run = run < length - to ? run : length - to;
+        memmove(bytes + to, bytes + at, run);
+        return length;
+    }
+}
+
+static size_t load(const char *path, uint8_t *bytes)
+{
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) {
+        perror(path);
+        exit(2);
+    }
+    size_t length = fread(bytes, 1, INPUT_BYTES, file);
+    fclose(file);
+    return length;
+}
+
+int main(int count, char **arguments)
+{
+    static uint8_t bytes[INPUT_BYTES];
+    unsigned long mutations = 0;
+    int first = 1;
+    for (; first + 1 < count && arguments[first][0] == '-'; first += 2) {
+        unsigned long number = strtoul(arguments[first + 1], NULL, 10);
+        if (arguments[first][1] == 'n')
+            mutations = number;
+        else
+            random_state = number;
+    }
+    if (first >= count) {
+        fprintf(stderr, "usage: fuzz_batch [-n MUTATIONS] [-s SEED] FILE...\n");
+        return 2;
+    }
+    for (int at = first; at < count; at++) {
+        snprintf(check_context, sizeof check_context, "(file %.100s)", arguments[at]);
+        live(bytes, load(arguments[at], bytes));
+    }
+    for (unsigned long done = 0; done < mutations; done++) {
+        uint64_t seed = random_state;
+        size_t length = load(arguments[first + (int)random_below((uint32_t)(count - first))], bytes);
+        snprintf(check_context, sizeof check_context, "(-n 1 -s %llu)", (unsigned long long)seed);
+        for (uint32_t left = 1 + random_below(8); left > 0 && length > 0; left--)
+            length = mutate(bytes, length);
+        live(bytes, length);
+    }
+    printf("ok %d files, %lu mutations\n", count - first, mutations);
+    return 0;
+}
+
+#endif
