@@ -146,6 +146,8 @@ struct result *partition_take_results(struct partition *partition, size_t *count
     partition->spare_results = NULL;
     partition->spare_capacity = 0;
     set_room(partition);
+    if (partition->change_count == 0) /* else changes may speak of them */
+        keys_hold(&partition->keys, partition->memory);
     partition->results_taken = *count > 0;
     partition_recycle(partition);
     return results;

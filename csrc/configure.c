@@ -91,7 +91,7 @@ static bool same_metric(const struct metric *one, const struct metric *other)
 static void carry_state(const struct metric *from, const struct series *old,
                         const struct metric *to, struct series *series)
 {
-    series->live = series->started = 0;
+    series->live = series->started = series->changed = 0;
     for (unsigned at = 0; at < to->algorithm_count; at++) {
         const struct algorithm *algorithm = &to->algorithms[at];
         for (unsigned was = 0; was < from->algorithm_count; was++) {
@@ -132,7 +132,6 @@ static void copy_series(struct metric *from, uint32_t id, struct metric *to, uin
     *series = *old;
     carry_state(from, old, to, series);
     carry_windows(from, old, to, series);
-    *series_due(to, made) = 0; /* the clock will look at it, and know */
     if (!to->lanes)
         return;
     for (uint32_t at = *series_lanes(to, series); at != NONE;) {
@@ -221,6 +220,20 @@ static void end_series(struct partition *partition, const struct metric *metric,
     }
 }
 
+/* Tell of the proxy UVEs that begin with what is in the ring. */
+static void note_begun(struct partition *partition, const struct metric *from,
+                       const struct series *old, const struct metric *to, struct series *series,
+                       uint32_t number)
+{
+    uint16_t begun = series->live;
+    for (unsigned at = 0; at < to->algorithm_count; at++)
+        for (unsigned was = 0; was < from->algorithm_count; was++)
+            if (old->live >> was & 1u &&
+                same_algorithm(&to->algorithms[at], &from->algorithms[was]))
+                begun &= (uint16_t)~(1u << at);
+    partition_note_series(partition, number, series, begun);
+}
+
 /* Move the series of one key over; the list of the key is made anew. */
 static void change_key(struct partition *partition, struct change_over *over, struct key *key)
 {
@@ -236,6 +249,7 @@ static void change_key(struct partition *partition, struct change_over *over, st
             if (to->name_length) {
                 uint32_t made = pool_take(&to->pool, partition->memory); /* room was made */
                 copy_series(from, id, to, made);
+                note_begun(partition, from, series, to, series_at(to, made), of);
                 id = made;
                 series = series_at(to, made);
             } else {
@@ -343,6 +357,9 @@ int partition_configure(struct partition *partition, const struct metric *wanted
         memory_free(partition->memory, over.metrics, over.capacity * sizeof *over.metrics);
         return -1;
     }
+    /* Results that nobody took would be read with the numbers that metrics have from now on. */
+    partition->counters.results_dropped += partition->result_count;
+    partition->result_count = 0;
     hand_over(partition, &over);
     change_keys(partition, &over);
     drop_old(partition, &over);

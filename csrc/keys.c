@@ -4,7 +4,7 @@
 
 void keys_init(struct keys *keys)
 {
-    *keys = (struct keys){.retired = NONE};
+    *keys = (struct keys){.retired = NONE, .held = NONE};
 }
 
 struct key *keys_find(const struct keys *keys, uint32_t hash, const void *text, size_t length)
@@ -57,14 +57,27 @@ static void release(struct keys *keys, struct memory *memory, uint32_t id)
     keys->entries[id] = NULL;
 }
 
-void keys_recycle(struct keys *keys, struct memory *memory)
+static void recycle(struct keys *keys, struct memory *memory, uint32_t *list)
 {
-    while (keys->retired != NONE) {
-        uint32_t id = keys->retired;
-        keys->retired = keys->entries[id]->next;
+    while (*list != NONE) {
+        uint32_t id = *list;
+        *list = keys->entries[id]->next;
         release(keys, memory, id);
         keys->vacant[keys->vacant_count++] = id;
     }
+}
+
+void keys_recycle(struct keys *keys, struct memory *memory)
+{
+    recycle(keys, memory, &keys->retired);
+    recycle(keys, memory, &keys->held);
+}
+
+void keys_hold(struct keys *keys, struct memory *memory)
+{
+    recycle(keys, memory, &keys->held);
+    keys->held = keys->retired;
+    keys->retired = NONE;
 }
 
 void keys_free(struct keys *keys, struct memory *memory)

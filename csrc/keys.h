@@ -4,7 +4,7 @@
  *     index    hash of the text -> id
  *
  * A key lives while a source tells of it or a proxy UVE of it is alive. As with names, the id and
- * the text of one that went stay readable until keys_recycle.
+ * the text of one that went stay readable: until keys_recycle, or until keys_hold was called twice.
  */
 #ifndef COLLECTORD_KEYS_H
 #define COLLECTORD_KEYS_H
@@ -33,7 +33,8 @@ struct keys {
     size_t capacity;
     uint32_t count;   /* ids given out so far */
     uint32_t live;
-    uint32_t retired;
+    uint32_t retired; /* list of those that went */
+    uint32_t held;    /* list of those that went before keys_hold was last called */
     uint32_t *vacant;
     size_t vacant_capacity;
     uint32_t vacant_count;
@@ -48,6 +49,7 @@ struct key *keys_add(struct keys *keys, struct memory *memory, uint32_t hash, co
                      size_t length);
 void keys_remove(struct keys *keys, struct key *key);
 void keys_recycle(struct keys *keys, struct memory *memory);
+void keys_hold(struct keys *keys, struct memory *memory);
 void keys_free(struct keys *keys, struct memory *memory);
 
 /* Whether `text` is what `pattern` says; * stands for any run of bytes. In time

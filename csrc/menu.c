@@ -38,14 +38,17 @@ static double reduce_max(const struct metric *metric, const struct series *serie
 static double reduce_last(const struct metric *metric, const struct series *series, unsigned slot)
 {
     double sum = 0;
+    bool filled = false;
     uint32_t id = *series_lanes(metric, series);
     while (id != NONE) {
         const struct lane *lane = pool_at(&metric->lane_pool, id);
-        if (lane->filled & 1u << slot)
+        if (lane->filled & 1u << slot) {
             sum += lane->value[slot];
+            filled = true;
+        }
         id = lane->next;
     }
-    return sum;
+    return filled ? sum : NAN;
 }
 
 const struct reducer reducers[] = {

@@ -363,7 +363,9 @@ static int prepare_record(struct partition *partition, struct batch *batch, stru
             sweep_later(partition, in->record);
         return 0;
     }
-    if (!match_slots(partition, batch, in, record) || record == NULL)
+    if (in->count > RECORD_SLOTS)
+        in->rejection = LIMIT_ATTRIBUTES;
+    else if (!match_slots(partition, batch, in, record) || record == NULL)
         in->rejection = check_names(batch, in, record != NULL);
     if (!in->rejection)
         in->rejection = check_samples(partition, batch, in, record, now);

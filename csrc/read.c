@@ -8,6 +8,7 @@
 #include "hash.h"
 #include "partition.h"
 
+#include <math.h>
 #include <string.h>
 
 static uint32_t present_slots(struct record *record)
@@ -62,7 +63,7 @@ static void write_proxy(const struct metric *metric, const struct series *series
     msgpack_write_str(writer, algorithm->name, strlen(algorithm->name));
     msgpack_write_uint(writer, series->real || algorithm->reducer->always_real);
     write_optional(writer, last.flags & RESULT_REPORTED, last.value);
-    write_optional(writer, staged, staging);
+    write_optional(writer, staged && !isnan(staging), staging);
     msgpack_write_uint(writer, last.samples);
     msgpack_write_double(writer, last.mean);
     msgpack_write_double(writer, last.stddev);

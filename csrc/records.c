@@ -84,12 +84,6 @@ static void note_record(struct partition *partition, struct record *record)
     partition_note(partition, record->key->id, record->struct_name);
 }
 
-static void remove_value(struct partition *partition, struct slot *slot)
-{
-    clear_value(partition, slot);
-    unbind_slot(partition, slot);
-}
-
 static void commit_record(struct partition *partition, struct batch *batch,
                           const struct record_in *in)
 {
@@ -97,20 +91,16 @@ static void commit_record(struct partition *partition, struct batch *batch,
     struct slot *slots = record_slots(record);
     note_record(partition, record);
     for (unsigned at = 0; in->removes && at < record->count; at++)
-        remove_value(partition, &slots[at]);
+        clear_value(partition, &slots[at]);
     for (uint32_t at = 0; at < in->count; at++) {
         struct attribute_in *attribute = &batch->attributes[in->first + at];
         if (attribute->slot == NO_SLOT)
             continue;
         struct slot *slot = &slots[attribute->slot];
         if (attribute->is_nil) {
-            remove_value(partition, slot);
+            clear_value(partition, slot);
             continue;
         }
-        /* An earlier record of this batch may have removed what prepare had bound; the series
-         * and the lane are still there, so binding again asks for no memory. */
-        if (slot->series == NONE)
-            (void)partition_bind_slot(partition, record, attribute->slot, attribute);
         set_value(partition, slot, attribute);
         if (attribute->is_sample)
             add_sample(partition, in, slot, attribute);

@@ -1,6 +1,7 @@
 /* series.c: samples into windows, windows closed by the ring and by the clock. */
 #include "partition.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { CLOCK_SLACK_S = 1, NEVER = UINT32_MAX, ADVANCE_SERIES = 4096 };
@@ -255,9 +256,11 @@ static void close_algorithm(struct partition *partition, uint32_t number, struct
     const struct algorithm *algorithm = &metric->algorithms[at];
     uint16_t bit = (uint16_t)(1u << at);
     if (sampled) {
+        double value = algorithm->reducer->reduce(metric, series, series->next % RING);
+        if (isnan(value))
+            return;
         series->started |= bit;
-        step_proxy(partition, number, series, at,
-                   algorithm->reducer->reduce(metric, series, series->next % RING));
+        step_proxy(partition, number, series, at, value);
     } else if (!(series->started & bit)) {
         return; /* the periods before its first sample are none of its own */
     } else if (algorithm->timeout && series->empty >= algorithm->timeout) {
@@ -276,6 +279,7 @@ static void close_period(struct partition *partition, uint32_t number, struct se
     bool sampled = bin->count > 0;
     series->carry = last_arrival(metric, series);
     series->empty = sampled ? 0 : (uint16_t)(series->empty + (series->empty < UINT16_MAX));
+    partition->counters.closed += sampled || series->started;
     for (unsigned at = 0; at < metric->algorithm_count; at++)
         if (series->live & 1u << at)
             close_algorithm(partition, number, series, at, sampled);
@@ -285,7 +289,6 @@ static void close_period(struct partition *partition, uint32_t number, struct se
             clear_lanes(partition, metric, series, (uint8_t)(1u << slot));
     }
     series->next++;
-    partition->counters.closed += sampled || series->started;
     /* What was ended while later periods hold samples begins anew with them. */
     if (series->newest >= series->next && series->live != metric->all)
         series->live = metric->all;
@@ -304,7 +307,6 @@ static void awake(struct partition *partition, struct series *series, uint32_t p
     series->next = series->next > oldest ? series->next : oldest;
     series->newest = period;
     series->carry = now_ms(partition);
-    series->empty = 0;
     series->real = false;
 }
 

@@ -77,6 +77,7 @@ struct metric;
 /* How the samples of a period become one number. */
 struct reducer {
     const char *name;
+    /* NaN where it kept nothing of the period, because it was configured only during it. */
     double (*reduce)(const struct metric *metric, const struct series *series, unsigned slot);
     bool needs_extremes;
     bool needs_lanes;

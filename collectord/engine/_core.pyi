@@ -76,7 +76,8 @@ class Engine:
     ) -> None:
         """Take on other metrics, algorithms or lateness; what stays keeps its state.
 
-        Results that were not taken before speak of the metrics' old numbers.
+        Results that were not taken before are dropped and counted: they speak of metrics by numbers
+        that may mean others from now on.
         """
 
     def apply(self, batch: bytes, now: int) -> Outcome:

@@ -7,7 +7,6 @@ import numpy as np
 
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -363,16 +362,27 @@ cdef class Engine:
         return PyBytes_FromStringAndSize(copy, length).decode()
 
     def metric_names(self):
-        cdef const partition *first = &self.core.partitions[0]
-        named = []
-        engine_lock(&self.core, 0)
-        try:
-            for at in range(first.metric_count):
-                row = &first.metrics[at]
-                algorithms = [row.algorithms[of].name.decode() for of in range(row.algorithm_count)]
-                named.append((row.name.decode(), tuple(algorithms)))
-        finally:
+        # Copied under the lock, made into Python's objects outside of it: these may run anything.
+        cdef uint32_t count = 0
+        cdef metric *rows = NULL
+        with nogil:
+            engine_lock(&self.core, 0)
+            count = self.core.partitions[0].metric_count
+            rows = <metric *>malloc(max(count, <uint32_t>1) * sizeof(metric))
+            if rows != NULL and count > 0:
+                memcpy(rows, self.core.partitions[0].metrics, count * sizeof(metric))
             engine_unlock(&self.core, 0)
+        if rows == NULL:
+            raise MemoryError
+        named = []
+        try:
+            for at in range(count):
+                algorithms = [
+                    rows[at].algorithms[of].name.decode() for of in range(rows[at].algorithm_count)
+                ]
+                named.append((rows[at].name.decode(), tuple(algorithms)))
+        finally:
+            free(rows)
         return named
 
     def counters(self):
