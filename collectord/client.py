@@ -62,9 +62,6 @@ STREAM_ADDRESS = f"tcp://127.0.0.1:{wire.STREAM_PORT}"
 CHANGES_HELD = 100_000
 """Changes that wait for a slow subscriber in its process; what comes beyond them is lost."""
 
-LOOK_UP = 0.5
-"""Seconds after which a wait begins anew: a Ctrl-C that came just before it is seen only then."""
-
 View = dict[str, dict[str, Any]]
 """A UVE: ``{struct: {attribute: value}}``."""
 
@@ -353,14 +350,11 @@ class Subscriber:
     def receive(self, timeout: float | None = None) -> Change:
         """The next change. Raises Timeout when there is none within ``timeout`` seconds."""
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while True:
-            left = deadline - time.monotonic()
-            if self._socket.poll(_milliseconds(min(left, LOOK_UP))):
-                change = _change(self._socket.recv_multipart(), self.address)
-                if self._wanted.fullmatch(change.key):
-                    return change
-            elif left <= LOOK_UP:
-                raise Timeout(f"nothing changed within {timeout} s")
+        while self._socket.poll(_milliseconds(deadline - time.monotonic())):
+            change = _change(self._socket.recv_multipart(), self.address)
+            if self._wanted.fullmatch(change.key):
+                return change
+        raise Timeout(f"nothing changed within {timeout} s")
 
     def __iter__(self) -> Iterator[Change]:
         while True:
@@ -450,8 +444,9 @@ def _connected(socket: AnySocket, address: str) -> AnySocket:
     return socket
 
 
-def _milliseconds(seconds: float) -> int:
-    return max(0, round(seconds * 1000))
+def _milliseconds(seconds: float) -> int | None:
+    """For poll, which takes None for ever."""
+    return None if seconds == math.inf else max(0, round(seconds * 1000))
 
 
 def _subscribe(socket: zmq.Socket[Any], pattern: str, address: str) -> None:

@@ -7,6 +7,7 @@ lives here is how they are named, configured and shown.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ _NAME = re.compile(
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}-[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
+@functools.cache
 def algorithm(name: str) -> Algorithm:
     """The algorithm of that name. Raises ValueError for one that is not on the menu."""
     found = _NAME.fullmatch(name)

@@ -31,7 +31,7 @@ FIND_LIMIT = 100
 LIST_LIMIT = 1_000
 LARGEST_LIMIT = {"find": 10_000, "list": 100_000}
 """A page is no larger, whatever its request says; ``next`` leads on."""
-REPLY_BYTES = 16 << 20
+REPLY_BYTES = 4 << 20
 """A page of ``find`` ends where it has about this size."""
 EXAMINED_AT_LEAST = 1_000
 """Keys that a ``find`` looks at before a page may end with fewer UVEs than asked for."""

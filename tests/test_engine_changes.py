@@ -1,0 +1,300 @@
+"""What the engine tells of what happens, by example: changes, results; and other configurations."""
+
+from __future__ import annotations
+
+import pytest
+
+from driver import KEY, METRIC, Driver, ewm, plain, record
+
+# ---- changes -------------------------------------------------------------------------------------
+
+
+def watched(*specifications: tuple[str, int, str, str, float]) -> Driver:
+    told = Driver(*specifications or [plain()])
+    told.engine.watch(True)
+    return told
+
+
+def changed(told: Driver) -> list[str]:
+    """The structs of KEY that changed since the last call."""
+    changes = told.engine.take_changed(0)
+    assert {key for key, _ in changes} <= {KEY}
+    return sorted(struct for _, struct in changes)
+
+
+def test_nothing_is_noted_while_nobody_watches():
+    told = Driver()
+    told.sample(1, 0)
+    assert changed(told) == []
+
+
+def test_a_struct_that_changed_is_noted_once():
+    told = watched()
+    told.tell({"b": 1}, source="h1")
+    told.tell({"b": 2}, source="h2")
+    assert changed(told) == ["S"]
+    assert changed(told) == []
+
+
+def test_a_struct_that_went_is_noted_though_its_key_is_gone():
+    told = watched()
+    told.tell({"b": 1})
+    changed(told)
+    told.tell(None)
+    assert changed(told) == ["S"]
+
+
+def test_a_proxy_uve_changes_as_its_staging_does():
+    told = watched(plain())
+    told.sample(1, 0)
+    assert changed(told) == ["S", "Sum-S-a"]
+    told.sample(2, 1)
+    assert changed(told) == ["S", "Sum-S-a"]
+
+
+def test_a_proxy_uve_is_announced_when_it_begins_changes_and_ends():
+    told = watched(ewm(1.0))
+    told.sample(1, 0)
+    assert changed(told) == ["EWM-S-a", "S"]
+    told.sample(2, 1)
+    assert changed(told) == ["S"]
+    told.advance(65)
+    assert changed(told) == ["EWM-S-a"]
+    told.advance(300)
+    assert changed(told) == ["EWM-S-a"]
+
+
+def test_a_step_that_is_quiet_or_not_reported_is_not_announced():
+    told = watched(ewm(0.5))
+    announced = []
+    for minute, value in enumerate([0, 0, 0, 100]):
+        told.sample(value, minute * 60)
+        changed(told)
+        told.advance(minute * 60 + 65)
+        announced.append(changed(told))
+    assert announced == [[], ["EWM-S-a"], [], ["EWM-S-a"]]
+
+
+def test_changes_are_taken_of_keys_with_a_prefix_and_the_rest_is_forgotten():
+    told = watched()
+    told.batch([record({"b": 1}, key=key) for key in ("T:a", "T:b", "U:a")])
+    assert told.engine.take_changed(0, ["U:", "T:b"]) == [("T:b", "S"), ("U:a", "S")]
+    assert told.engine.take_changed(0) == []
+
+
+def test_no_prefix_wants_nothing():
+    told = watched()
+    told.tell({"b": 1})
+    assert told.engine.take_changed(0, []) == []
+
+
+def test_who_ceases_to_watch_hears_nothing_of_the_time_between():
+    told = watched()
+    told.tell({"b": 1})
+    told.engine.watch(False)
+    told.tell({"c": 1})
+    told.engine.watch(True)
+    assert changed(told) == []
+    told.tell({"d": 1})
+    assert changed(told) == ["S"]
+
+
+# ---- results -------------------------------------------------------------------------------------
+
+
+def test_results_are_told_once_and_in_order():
+    told = Driver()
+    for minute in range(3):
+        told.sample(minute, minute * 60)
+    told.advance(200)
+    assert [step.period for step in told.steps()] == [0, 1, 2]
+    assert told.steps() == []
+
+
+def test_results_name_the_key_though_it_is_gone():
+    told = Driver()
+    told.sample(1, 0)
+    told.tell(None, at=1)
+    told.advance(300)
+    assert told.engine.read(KEY) is None
+    assert [(step.key, step.deleted) for step in told.steps()] == [(KEY, False), (KEY, True)]
+
+
+def test_the_names_of_keys_hold_until_the_next_results_are_taken():
+    told = Driver()
+    told.sample(1, 0)
+    told.tell(None, at=1)
+    told.advance(65)
+    (row,) = told.engine.take_results(0)
+    told.advance(300)
+    told.tell({"b": 1}, key="T:another", at=300)
+    assert told.engine.key_name(0, int(row["key"])) == KEY
+
+
+def test_an_unknown_key_has_no_name():
+    with pytest.raises(KeyError):
+        Driver().engine.key_name(0, 7)
+
+
+def test_results_outlive_their_engine():
+    told = Driver()
+    told.sample(1, 0)
+    told.advance(65)
+    results = told.engine.take_results(0)
+    del told
+    assert results["value"].tolist() == [1.0]
+
+
+def test_results_that_were_taken_are_not_written_over():
+    told = Driver()
+    taken = []
+    for minute in range(5):
+        told.sample(minute, minute * 60)
+        told.advance(minute * 60 + 65)
+        taken.append(told.engine.take_results(0))
+    assert [results["value"].tolist() for results in taken] == [[0], [1], [2], [3], [4]]
+
+
+def test_no_more_results_wait_than_the_limit_and_the_rest_is_counted():
+    told = Driver(plain(timeout=0), limits={"results": 3})
+    told.sample(1, 0)
+    told.advance(10 * 60)
+    kept = told.steps()
+    assert [step.period for step in kept] == [0, 1, 2]
+    assert told.count("results_dropped") == told.count("periods_closed") - 3
+    told.advance(20 * 60)
+    assert len(told.steps()) == 3
+
+
+def test_no_results_are_kept_where_nobody_wants_any():
+    told = Driver(limits={"results": 0})
+    told.sample(1, 0)
+    told.advance(65)
+    assert told.steps() == []
+    assert told.count("results_dropped") == 0
+
+
+# ---- another configuration -----------------------------------------------------------------------
+
+LATENESS = 5_000_000
+
+
+def test_what_stays_configured_keeps_its_state():
+    told = Driver(ewm(0.5), plain())
+    for minute in range(3):
+        told.sample(5, minute * 60)
+    told.advance(185)
+    before = told.proxies()["EWM"]
+    told.engine.configure({METRIC: [plain("Max"), ewm(0.5)], "S-b": [plain()]}, LATENESS)
+    assert told.proxies() == {"EWM": before}
+    told.sample(5, 190)
+    assert sorted(told.proxies()) == ["EWM", "Max"]
+    told.advance(245)
+    assert told.proxies()["EWM"].samples == 4
+
+
+def test_samples_of_open_periods_stay():
+    told = Driver(plain("Sum"))
+    told.sample(1, 0)
+    told.engine.configure({METRIC: [plain("Sum"), plain("Count")]}, LATENESS)
+    told.sample(2, 1)
+    told.advance(65)
+    assert {name: state.value for name, state in told.proxies().items()} == {"Sum": 3, "Count": 2}
+
+
+def test_the_last_samples_of_open_periods_stay():
+    told = Driver(plain("Last"))
+    told.sample(1, 0, source="h1")
+    told.sample(2, 0, source="h2")
+    told.engine.configure({METRIC: [plain("Sum"), plain("Last")]}, LATENESS)
+    told.sample(5, 1, source="h1")
+    assert told.proxies()["Last"].staging == 7
+
+
+def test_an_algorithm_with_another_parameter_begins_anew():
+    told = Driver(ewm(1.0))
+    told.sample(5, 0)
+    told.advance(65)
+    told.engine.configure({METRIC: [ewm(0.5)]}, LATENESS)
+    assert told.proxies() == {}
+    told.sample(5, 70)
+    told.advance(125)
+    assert told.proxies()["EWM"].samples == 1
+
+
+def test_a_metric_that_goes_takes_its_proxy_uves_and_their_keys():
+    told = Driver()
+    told.sample(1, 0)
+    told.sample(1, 0)
+    told.tell({"a": 1}, key="T:gone")
+    told.tell(None, key="T:gone")
+    told.engine.configure({}, LATENESS)
+    assert told.proxies() == {}
+    assert told.engine.keys() == [KEY]
+    assert told.engine.sizes()["series"] == 0
+
+
+def test_a_metric_that_returns_begins_anew():
+    told = Driver()
+    told.sample(1, 0)
+    told.advance(65)
+    told.engine.configure({}, LATENESS)
+    told.engine.configure({METRIC: [plain()]}, LATENESS)
+    told.sample(2, 10, at=66)
+    assert (told.proxies()["Sum"].value, told.proxies()["Sum"].staging) == (None, 2)
+
+
+def test_a_metric_that_is_new_counts_from_the_next_sample_on():
+    told = Driver(metrics={})
+    told.sample(1, 0)
+    told.engine.configure({METRIC: [plain()]}, LATENESS)
+    assert told.proxies() == {}
+    told.sample(2, 1)
+    assert told.proxies()["Sum"].staging == 2
+
+
+def test_another_lateness_holds_from_now_on():
+    told = Driver(lateness=60)
+    told.sample(1, 10)
+    assert told.advance(80) == 0
+    told.engine.configure({METRIC: [plain()]}, 0)
+    assert told.advance(80) == 1
+
+
+def test_who_watches_hears_of_proxy_uves_that_end_with_a_configuration():
+    told = watched(plain("Sum"), plain("Max"))
+    told.sample(1, 0)
+    changed(told)
+    told.engine.configure({METRIC: [plain("Max")]}, LATENESS)
+    assert changed(told) == ["Sum-S-a"]
+
+
+def test_who_watches_hears_of_proxy_uves_that_begin_with_a_configuration():
+    told = watched(plain("Sum"))
+    told.sample(1, 0)
+    changed(told)
+    told.engine.configure({METRIC: [plain("Sum"), ewm(0.1)]}, LATENESS)
+    assert sorted(told.proxies()) == ["EWM", "Sum"]
+    assert changed(told) == ["EWM-S-a"]
+
+
+def test_changes_that_wait_are_named_as_they_were_when_the_configuration_changes():
+    told = watched(plain("Sum"), plain("Max"))
+    told.sample(1, 0)
+    told.engine.configure({METRIC: [plain("Max"), plain("Min")]}, LATENESS)
+    assert set(changed(told)) >= {"S", "Sum-S-a", "Max-S-a"}
+
+
+def test_a_change_is_not_lost_for_one_that_was_noted_under_another_configuration():
+    told = watched(plain("Sum"), ewm(1.0))
+    told.sample(1, 0)
+    changed(told)
+    told.sample(1, 1)
+    told.engine.configure({METRIC: [ewm(1.0), plain("Sum")]}, LATENESS)
+    told.advance(65)
+    assert changed(told) == ["EWM-S-a", "S", "Sum-S-a"]
+
+
+def test_metrics_are_named_with_their_algorithms():
+    told = Driver(metrics={"S-a": [plain("Sum"), plain("Max")], "R-b": [ewm(0.1)]})
+    assert told.engine.metric_names() == [("S-a", ("Sum", "Max")), ("R-b", ("EWM",))]
