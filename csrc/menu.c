@@ -90,16 +90,16 @@ struct ewm {
     uint32_t samples;
 };
 
-static bool is_quiet(double sigma)
+static unsigned is_quiet(double sigma)
 {
-    return sigma > -0.5 && sigma < 0.5;
+    return fabs(sigma) < 0.5;
 }
 
 static void ewm_step(const struct algorithm *algorithm, void *state, struct result *result)
 {
     struct ewm *ewm = state;
     double alpha = algorithm->alpha, value = result->value, off = value - ewm->mean;
-    bool was_quiet = ewm->samples > 0 && is_quiet(ewm->sigma);
+    unsigned was_quiet = is_quiet(ewm->sigma);
     ewm->variance = (1 - alpha) * (ewm->variance + alpha * (off * off));
     ewm->mean = (1 - alpha) * ewm->mean + alpha * value;
     double stddev = sqrt(ewm->variance);
@@ -110,10 +110,10 @@ static void ewm_step(const struct algorithm *algorithm, void *state, struct resu
     result->stddev = stddev;
     result->sigma = ewm->sigma;
     result->samples = ewm->samples;
-    if (ewm->samples >= algorithm->minimum)
-        result->flags = RESULT_REPORTED;
-    if (ewm->samples > algorithm->minimum && was_quiet && is_quiet(ewm->sigma))
-        result->flags |= RESULT_QUIET;
+    /* Without branches: which way these go is as good as random. */
+    unsigned reported = ewm->samples >= algorithm->minimum;
+    unsigned quiet = (ewm->samples > algorithm->minimum) & was_quiet & is_quiet(ewm->sigma);
+    result->flags = (uint8_t)(reported * RESULT_REPORTED | quiet * RESULT_QUIET);
 }
 
 static void ewm_show(const struct algorithm *algorithm, const void *state, struct result *result)

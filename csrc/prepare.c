@@ -384,7 +384,7 @@ static int prepare_record(struct partition *partition, struct batch *batch, stru
 }
 
 /* Where records will be read from memory, ask for it before it is needed: first the slots of the
- * index, then the records, then their keys and series, each a wave over several records. */
+ * index, then the records, then their keys, each a wave over several records. */
 static void fetch_ahead(struct partition *partition, struct batch *batch, const uint32_t *order,
                         uint32_t count)
 {
@@ -412,25 +412,6 @@ static void fetch_ahead(struct partition *partition, struct batch *batch, const 
     }
 }
 
-static void fetch_series(struct partition *partition, const struct batch *batch,
-                         const struct record_in *in)
-{
-    uint32_t period = (uint32_t)(in->time / PERIOD_US);
-    struct slot *slots = record_slots(pool_at(&partition->records, in->record));
-    for (uint32_t at = 0; at < in->count; at++) {
-        const struct attribute_in *attribute = &batch->attributes[in->first + at];
-        const struct slot *slot = attribute->slot == NO_SLOT ? NULL : &slots[attribute->slot];
-        if (slot == NULL || slot->series == NONE)
-            continue;
-        struct metric *metric = partition_column_metric(partition, slot->column);
-        if (metric == NULL || metric->lanes)
-            continue;
-        uint8_t *series = pool_at(&metric->pool, slot->series);
-        __builtin_prefetch(series, 1);
-        __builtin_prefetch(series + metric->bins + period % RING * sizeof(struct bin), 1);
-    }
-}
-
 int partition_prepare(struct partition *partition, struct batch *batch, const uint32_t *order,
                       uint32_t count, uint64_t now)
 {
@@ -446,8 +427,6 @@ int partition_prepare(struct partition *partition, struct batch *batch, const ui
                 continue;
             if (prepare_record(partition, batch, in, now))
                 return -1;
-            if (in->record != NONE && !in->rejection && !in->removes)
-                fetch_series(partition, batch, in);
         }
     }
     return 0;

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+enum { WAVE = 16 }; /* records whose series are fetched ahead together */
+
 /* ---- slots ---------------------------------------------------------------------------------------- */
 
 static uint8_t *long_value(const struct slot *slot, uint32_t *length)
@@ -107,13 +109,44 @@ static void commit_record(struct partition *partition, struct batch *batch,
     }
 }
 
+/* Ask for the memory of the series that a record's samples go to. The cells' size is no multiple of
+ * a cache line's, so that a header may lie on two. */
+static void fetch_series(struct partition *partition, const struct batch *batch,
+                         const struct record_in *in)
+{
+    uint32_t period = (uint32_t)(in->time / PERIOD_US);
+    const struct slot *slots = record_slots(pool_at(&partition->records, in->record));
+    for (uint32_t at = 0; at < in->count; at++) {
+        const struct attribute_in *attribute = &batch->attributes[in->first + at];
+        if (!attribute->is_sample)
+            continue;
+        const struct slot *slot = &slots[attribute->slot];
+        const struct metric *metric = partition_column_metric(partition, slot->column);
+        if (metric->lanes)
+            continue; /* the slot knows the lane, which knows the series */
+        uint8_t *series = pool_at(&metric->pool, slot->series);
+        __builtin_prefetch(series, 1);
+        __builtin_prefetch(series + sizeof(struct series) - 1, 1);
+        __builtin_prefetch(series + metric->bins + period % RING * sizeof(struct bin), 1);
+    }
+}
+
+static bool is_to_commit(const struct record_in *in)
+{
+    return !in->rejection && in->record != NONE;
+}
+
 void partition_commit(struct partition *partition, struct batch *batch, const uint32_t *order,
                       uint32_t count)
 {
-    for (uint32_t at = 0; at < count; at++) {
-        const struct record_in *in = &batch->records[order[at]];
-        if (!in->rejection && in->record != NONE)
-            commit_record(partition, batch, in);
+    for (uint32_t first = 0; first < count; first += WAVE) {
+        uint32_t end = count - first < WAVE ? count : first + WAVE;
+        for (uint32_t at = first; at < end; at++)
+            if (is_to_commit(&batch->records[order[at]]))
+                fetch_series(partition, batch, &batch->records[order[at]]);
+        for (uint32_t at = first; at < end; at++)
+            if (is_to_commit(&batch->records[order[at]]))
+                commit_record(partition, batch, &batch->records[order[at]]);
     }
 }
 

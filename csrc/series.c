@@ -31,10 +31,9 @@ static uint64_t closes_at(const struct partition *partition, const struct metric
 }
 
 /* A lower bound in seconds, early by the slack that the clock may go back unnoticed. */
-static void set_due(const struct partition *partition, const struct metric *metric, uint32_t id,
-                    const struct series *series)
+static void set_due(const struct metric *metric, uint32_t id, uint64_t closes_at_ms)
 {
-    uint64_t due = closes_at(partition, metric, series) / 1000;
+    uint64_t due = closes_at_ms / 1000;
     due = due > CLOCK_SLACK_S ? due - CLOCK_SLACK_S : 0;
     *series_due(metric, id) = due < NEVER ? (uint32_t)due : NEVER - 1;
 }
@@ -353,7 +352,7 @@ void series_add(struct partition *partition, uint32_t number, uint32_t id, struc
     if (lane != NULL)
         fill_lane(lane, period % RING, offset, value);
     if (!had_open)
-        set_due(partition, metric, id, series);
+        set_due(metric, id, closes_at(partition, metric, series));
     if (partition->watching && metric->staging)
         partition_note_series(partition, number, series, metric->staging);
     partition->counters.samples++;
@@ -366,11 +365,13 @@ static void advance_series(struct partition *partition, uint32_t number, uint32_
     struct metric *metric = &partition->metrics[number];
     struct series *series = series_at(metric, id);
     uint64_t now = partition->clock / 1000;
-    while (series->live && closes_at(partition, metric, series) <= now)
+    while (series->live) {
+        uint64_t then = closes_at(partition, metric, series);
+        if (then > now) {
+            set_due(metric, id, then);
+            return;
+        }
         close_period(partition, number, series);
-    if (series->live) {
-        set_due(partition, metric, id, series);
-        return;
     }
     *series_due(metric, id) = NEVER;
     struct key *key = partition->keys.entries[series->key];
@@ -378,19 +379,37 @@ static void advance_series(struct partition *partition, uint32_t number, uint32_
         partition_release_key(partition, key);
 }
 
+/* Ask for the memory of the series some places on: the header first, then what it points to. */
+static void fetch_ahead(const struct metric *metric, uint32_t id, uint32_t end)
+{
+    enum { HEADER_AHEAD = 8, BIN_AHEAD = 4 };
+    if (id + HEADER_AHEAD < end) {
+        const uint8_t *header = pool_at(&metric->pool, id + HEADER_AHEAD);
+        __builtin_prefetch(header, 1);
+        __builtin_prefetch(header + metric->bins - 1, 1);
+    }
+    if (id + BIN_AHEAD < end) {
+        const struct series *series = series_at(metric, id + BIN_AHEAD);
+        __builtin_prefetch(&series_bins(metric, series)[series->next % RING], 1);
+        __builtin_prefetch(&series_bins(metric, series)[(series->next + 1) % RING]);
+    }
+}
+
 static void advance_slab(struct partition *partition, uint32_t number, uint32_t slab)
 {
     struct metric *metric = &partition->metrics[number];
     uint64_t seconds = partition->clock / 1000000;
-    uint32_t first = slab * POOL_SLAB, now = seconds < NEVER ? (uint32_t)seconds : NEVER - 1;
+    uint32_t now = seconds < NEVER ? (uint32_t)seconds : NEVER - 1;
+    uint32_t first = slab * POOL_SLAB, end = first + POOL_SLAB;
     uint32_t *due = series_due(metric, first);
-    for (uint32_t at = 0; at < POOL_SLAB; at++) {
-        if (due[at] > now)
+    for (uint32_t id = first; id < end; id++) {
+        if (due[id - first] > now)
             continue;
-        if (series_at(metric, first + at)->live)
-            advance_series(partition, number, first + at);
+        fetch_ahead(metric, id, end);
+        if (series_at(metric, id)->live)
+            advance_series(partition, number, id);
         else
-            due[at] = NEVER; /* a cell that was not in use yet */
+            due[id - first] = NEVER; /* a cell that was not in use yet */
     }
 }
 

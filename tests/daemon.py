@@ -81,9 +81,16 @@ def unpack(body: bytes) -> Any:
     return msgpack.unpackb(body, strict_map_key=False, unicode_errors="surrogateescape")
 
 
-def receive(socket: zmq.Socket[bytes], timeout: float = DEADLINE) -> list[bytes] | None:
+def poll(socket: zmq.Socket[bytes], timeout: float = DEADLINE) -> list[bytes] | None:
     """The frames of the next message, or None where none comes in ``timeout`` seconds."""
     return socket.recv_multipart() if socket.poll(int(timeout * 1000)) else None
+
+
+def receive(socket: zmq.Socket[bytes]) -> list[bytes]:
+    """The frames of the next message; fails where none comes."""
+    frames = poll(socket)
+    assert frames is not None, "nothing came"
+    return frames
 
 
 class Source:
@@ -106,7 +113,7 @@ class Source:
 
     def answer(self, timeout: float = DEADLINE) -> Any:
         """The next answer; fails where none comes."""
-        frames = receive(self.socket, timeout)
+        frames = poll(self.socket, timeout)
         assert frames is not None, "the batch was not answered"
         (body,) = frames
         return unpack(body)
@@ -146,9 +153,9 @@ class Subscription:
         self.socket.connect(endpoint)
         self.socket.subscribe(topic)
 
-    def next(self, timeout: float = DEADLINE) -> dict[str, Any] | None:
+    def poll(self, timeout: float = DEADLINE) -> dict[str, Any] | None:
         """The next message, whose topic is its key; None where none comes in ``timeout`` s."""
-        frames = receive(self.socket, timeout)
+        frames = poll(self.socket, timeout)
         if frames is None:
             return None
         topic, body = frames
@@ -156,13 +163,17 @@ class Subscription:
         assert topic == message["key"].encode()
         return message
 
+    def next(self) -> dict[str, Any]:
+        """The next message; fails where none comes."""
+        message = self.poll()
+        assert message is not None, "it was never published"
+        return message
+
     def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first message that is ``wanted``; those before it are passed over."""
-        while True:
-            message = self.next()
-            assert message is not None, "it was never published"
-            if wanted(message):
-                return message
+        while not wanted(message := self.next()):
+            pass
+        return message
 
     def __enter__(self) -> Subscription:
         return self
@@ -269,8 +280,8 @@ class Daemon:
         until(lambda: self.counter("subscriptions") > before)
         return subscription
 
-    def ask_raw(self, *frames: bytes) -> list[bytes] | None:
-        """The frames of the answer to a message on the query socket, or None."""
+    def ask_raw(self, *frames: bytes) -> list[bytes]:
+        """The frames of the answer to a message on the query socket."""
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         with context, context.socket(zmq.DEALER) as socket:
             socket.linger = 0
@@ -280,9 +291,7 @@ class Daemon:
 
     def ask_body(self, body: bytes) -> bytes:
         """The body of the reply to a request's."""
-        frames = self.ask_raw(body)
-        assert frames is not None, "the request was not answered"
-        (reply,) = frames
+        (reply,) = self.ask_raw(body)
         return reply
 
     def ask(self, op: Any, **fields: Any) -> Any:

@@ -11,11 +11,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from collectord import wire
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class FakeServer:
@@ -63,7 +66,7 @@ class FakeServer:
                     if reply is not None:
                         router.send_multipart([*envelope, reply])
 
-    def __enter__(self) -> FakeServer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -193,7 +196,7 @@ class FakeStream:
         body = wire.encode({"key": key, "struct": struct, **change})
         self._socket.send_multipart([key.encode(), body])
 
-    def __enter__(self) -> FakeStream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
     """A quick run of all benchmarks: what it printed, and the file it wrote."""
     file = tmp_path_factory.mktemp("benchmarks") / "figures.json"
     ended = run("--quick", "--json", str(file))
@@ -45,7 +46,9 @@ def quick(tmp_path_factory):
     ("benchmark_name", "figure"),
     [(name, figure) for name, figures in FIGURES.items() for figure in figures],
 )
-def test_every_figure_has_a_row_in_the_one_table(quick, benchmark_name, figure):
+def test_every_figure_has_a_row_in_the_one_table(
+    quick: tuple[str, Any], benchmark_name: str, figure: str
+) -> None:
     printed, _ = quick
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]]
@@ -55,20 +58,20 @@ def test_every_figure_has_a_row_in_the_one_table(quick, benchmark_name, figure):
     assert any(row[0] == benchmark_name and row[1].startswith(figure) for row in rows)
 
 
-def test_what_must_be_reached_stands_beside_the_figure(quick):
+def test_what_must_be_reached_stands_beside_the_figure(quick: tuple[str, Any]) -> None:
     _, written = quick
     goals = {row["what"]: row["goal"] for row in written["rows"] if row["goal"]}
     assert goals["batches of 1,000, acknowledged"] == {"at": "least", "bound": 5e6}
     assert goals["get, told by 3 sources, idle: p99"] == {"at": "most", "bound": 1000}
 
 
-def test_the_file_holds_every_round_and_the_machine(quick):
+def test_the_file_holds_every_round_and_the_machine(quick: tuple[str, Any]) -> None:
     printed, written = quick
     assert written["machine"]["cpu"] in printed
     assert all(row["values"] for row in written["rows"])
 
 
-def test_what_is_compared_is_compared_round_by_round(quick):
+def test_what_is_compared_is_compared_round_by_round(quick: tuple[str, Any]) -> None:
     _, written = quick
     values = {row["what"]: row["values"] for row in written["rows"]}
     what = "batches of 1,000, acknowledged"
@@ -76,13 +79,13 @@ def test_what_is_compared_is_compared_round_by_round(quick):
     assert values[f"{what}: to the ceiling"] == [over / under for over, under in ratios]
 
 
-def test_one_benchmark_can_be_run_alone():
+def test_one_benchmark_can_be_run_alone() -> None:
     printed = run("--quick", "apply").stdout
     assert "| apply " in printed
     assert "| close " not in printed
 
 
-def test_an_unknown_benchmark_is_refused_by_name():
+def test_an_unknown_benchmark_is_refused_by_name() -> None:
     ended = run("--quick", "aply")
     assert ended.returncode == 2
     assert "unknown benchmark 'aply'; there are apply, close" in ended.stderr

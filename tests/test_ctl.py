@@ -9,11 +9,16 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from collectord import ctl, terminal
 from fake_collector import Answers, FakeCollector, FakeServer, FakeStream
+
+Run = Callable[..., tuple[int, str, str]]
+Watch = Callable[..., subprocess.Popen[str]]
 
 NOWHERE = "tcp://127.0.0.1:1"
 COMMAND = [sys.executable, "-m", "collectord.ctl"]
@@ -65,16 +70,16 @@ STATUS = {
 
 
 @pytest.fixture
-def answers():
+def answers() -> Answers:
     return Answers()
 
 
 @pytest.fixture
-def ask(answers, capsys):
+def ask(answers: Answers, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Runs a query command against prepared answers: gives exit code, output, errors."""
     with FakeServer(answers) as server:
 
-        def run(*arguments):
+        def run(*arguments: str) -> tuple[int, str, str]:
             code = ctl.main([*arguments, "--query", server.address])
             captured = capsys.readouterr()
             return code, captured.out, captured.err
@@ -82,15 +87,15 @@ def ask(answers, capsys):
         yield run
 
 
-def reply(**fields):
+def reply(**fields: Any) -> dict[str, Any]:
     return {"ok": True, **fields}
 
 
-def refusal(code, message="no"):
+def refusal(code: str, message: str = "no") -> dict[str, Any]:
     return {"ok": False, "error": {"code": code, "message": message}}
 
 
-def words(value):
+def words(value: Any) -> str:
     """The name of a test that runs the command with these arguments."""
     is_command = isinstance(value, list) and value and value[0] in list(ctl.COMMANDS)
     return ascii(" ".join(value))[1:40] if is_command else ""
@@ -142,8 +147,13 @@ FILTERED = {"sfilt": "compute-1", "mfilt": "Compute:agent:0", "cfilt": ["A", "B:
     ids=words,
 )
 def test_a_query_is_asked_and_printed_as_json_lines(
-    ask, answers, arguments, request_, answer, printed
-):
+    ask: Run,
+    answers: Answers,
+    arguments: list[str],
+    request_: dict[str, Any],
+    answer: dict[str, Any],
+    printed: list[Any],
+) -> None:
     answers.replies.append(reply(**answer))
 
     code, out, err = ask(*arguments)
@@ -166,8 +176,13 @@ def test_a_query_is_asked_and_printed_as_json_lines(
     ids=["get", "find", "list", "list-tables", "bad_request", "escapes"],
 )
 def test_what_is_not_there_or_refused_has_its_exit_code(
-    ask, answers, arguments, answer, code, message
-):
+    ask: Run,
+    answers: Answers,
+    arguments: list[str],
+    answer: dict[str, Any],
+    code: int,
+    message: str,
+) -> None:
     answers.replies.append(answer)
 
     got, _, err = ask(*arguments)
@@ -201,7 +216,14 @@ def test_what_is_not_there_or_refused_has_its_exit_code(
     ],
     ids=words,
 )
-def test_tables_show_everything(ask, answers, monkeypatch, arguments, answer, expected):
+def test_tables_show_everything(
+    ask: Run,
+    answers: Answers,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    answer: dict[str, Any],
+    expected: list[str],
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     answers.replies.append(reply(**answer))
 
@@ -212,7 +234,9 @@ def test_tables_show_everything(ask, answers, monkeypatch, arguments, answer, ex
 
 
 @pytest.mark.parametrize("form", ["--table", "--json"])
-def test_text_of_a_source_is_neither_escape_nor_markup(ask, answers, monkeypatch, form):
+def test_text_of_a_source_is_neither_escape_nor_markup(
+    ask: Run, answers: Answers, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     evil = "\x1b]0;title\x07 \x9b31m [red]bold[/red] [/] :smile: \u202egnp.exe \r\n end"
     answers.replies.append(reply(uve={evil: {evil: evil}}))
@@ -224,7 +248,9 @@ def test_text_of_a_source_is_neither_escape_nor_markup(ask, answers, monkeypatch
 
 
 @pytest.mark.parametrize("form", ["--table", "--json"])
-def test_values_that_are_no_text_and_no_json_are_shown(ask, answers, form):
+def test_values_that_are_no_text_and_no_json_are_shown(
+    ask: Run, answers: Answers, form: str
+) -> None:
     value = {"bytes": b"\xff\x00", "nan": float("nan"), "utf-8": "\udcff"}
     answers.replies.append(
         b"\x82\xa2ok\xc3\xa3uve\x81\xa1S\x83\xa5bytes\xc4\x02\xff\x00\xa3nan"
@@ -252,7 +278,9 @@ def test_values_that_are_no_text_and_no_json_are_shown(ask, answers, form):
     ],
     ids=words,
 )
-def test_without_a_collector_it_ends_with_3(arguments, capsys):
+def test_without_a_collector_it_ends_with_3(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     addresses = ["--query", NOWHERE, "--stream", NOWHERE, "--ingest", NOWHERE]
 
     assert ctl.main([*arguments, *addresses, "--timeout", "0.02"]) == 3
@@ -285,10 +313,12 @@ def test_without_a_collector_it_ends_with_3(arguments, capsys):
     ],
     ids=words,
 )
-def test_what_makes_no_sense_ends_with_2(arguments, message, capsys):
+def test_what_makes_no_sense_ends_with_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     nowhere = ["--timeout", "0.02", "--ingest", NOWHERE] if arguments[1:] else []
     try:
-        code = ctl.main([*arguments[:1], *nowhere, *arguments[1:]])
+        code: object = ctl.main([*arguments[:1], *nowhere, *arguments[1:]])
     except SystemExit as ended:
         code = ended.code
 
@@ -297,7 +327,9 @@ def test_what_makes_no_sense_ends_with_2(arguments, message, capsys):
 
 
 @pytest.mark.parametrize("command", ctl.COMMANDS)
-def test_every_command_explains_itself_with_an_example(command, capsys):
+def test_every_command_explains_itself_with_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         ctl.main([command, "--help"])
 
@@ -305,7 +337,9 @@ def test_every_command_explains_itself_with_an_example(command, capsys):
     assert f"example:\n  collectorctl {command}" in capsys.readouterr().out
 
 
-def test_addresses_come_from_the_environment_and_need_no_scheme(answers, capsys, monkeypatch):
+def test_addresses_come_from_the_environment_and_need_no_scheme(
+    answers: Answers, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers.replies.append(reply(version="1"))
     with FakeServer(answers) as server:
         monkeypatch.setenv("COLLECTORCTL_QUERY", server.address.removeprefix("tcp://"))
@@ -314,16 +348,18 @@ def test_addresses_come_from_the_environment_and_need_no_scheme(answers, capsys,
 
 
 @pytest.fixture
-def collector():
+def collector() -> Iterator[FakeCollector]:
     with FakeCollector() as running:
         yield running
 
 
 @pytest.fixture
-def send(collector, capsys, monkeypatch):
+def send(
+    collector: FakeCollector, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Run:
     """Runs ``send`` with these lines as standard input: gives exit code, output, errors."""
 
-    def run(*arguments, lines=()):
+    def run(*arguments: str, lines: Sequence[str] = ()) -> tuple[int, str, str]:
         text = "".join(f"{line}\n" for line in lines)
         stdin = io.BytesIO(text.encode(errors="surrogateescape"))
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stdin, encoding="utf-8"))
@@ -334,11 +370,13 @@ def send(collector, capsys, monkeypatch):
     return run
 
 
-def summary(acknowledged, rejected=0, unreadable=0):
+def summary(acknowledged: int, rejected: int = 0, unreadable: int = 0) -> dict[str, int]:
     return {"acknowledged": acknowledged, "rejected": rejected, "unreadable": unreadable}
 
 
-def test_a_record_of_the_command_line_is_sent_and_acknowledged(send, collector):
+def test_a_record_of_the_command_line_is_sent_and_acknowledged(
+    send: Run, collector: FakeCollector
+) -> None:
     code, out, err = send(
         KEY, STRUCT, "count=10", 'name="x"', "text=x y", "nan=NaN", "gone=null", "list=[1]", "a=b=c"
     )
@@ -356,7 +394,9 @@ def test_a_record_of_the_command_line_is_sent_and_acknowledged(send, collector):
     assert collector.records == [[KEY, STRUCT, attributes]]
 
 
-def test_a_record_has_source_time_and_aggtypes_of_the_options(send, collector):
+def test_a_record_has_source_time_and_aggtypes_of_the_options(
+    send: Run, collector: FakeCollector
+) -> None:
     code, _, _ = send(
         *[KEY, STRUCT, "a=1", "--source", "host:T:m:0", "--time", "5"],
         *["--aggtype", "a=sum", "--aggtype", "Other-b=append:k"],
@@ -369,7 +409,9 @@ def test_a_record_has_source_time_and_aggtypes_of_the_options(send, collector):
     assert batch["aggtypes"] == {STRUCT: {"a": "sum"}, "Other": {"b": "append:k"}}
 
 
-def test_the_source_comes_from_the_environment_or_is_this_host(send, collector, monkeypatch):
+def test_the_source_comes_from_the_environment_or_is_this_host(
+    send: Run, collector: FakeCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     send(KEY, STRUCT, "a=1")
     monkeypatch.setenv("COLLECTORCTL_SOURCE", "elsewhere")
     collector.forget()
@@ -378,14 +420,14 @@ def test_the_source_comes_from_the_environment_or_is_this_host(send, collector, 
     assert [batch["source"] for batch in collector.received] == [ctl.SOURCE, "elsewhere"]
 
 
-def test_delete_removes_the_struct(send, collector):
+def test_delete_removes_the_struct(send: Run, collector: FakeCollector) -> None:
     code, _, _ = send(KEY, STRUCT, "--delete")
 
     assert code == 0
     assert collector.records == [[KEY, STRUCT, None]]
 
 
-def test_lines_of_both_forms_are_sent_in_order(send, collector):
+def test_lines_of_both_forms_are_sent_in_order(send: Run, collector: FakeCollector) -> None:
     code, out, err = send(
         "--time",
         "7",
@@ -424,7 +466,9 @@ def test_lines_of_both_forms_are_sent_in_order(send, collector):
     ],
     ids=lambda value: value[:40] if value.isascii() else "not-ascii",
 )
-def test_a_line_that_cannot_be_read_is_told_and_the_others_are_sent(send, collector, line, message):
+def test_a_line_that_cannot_be_read_is_told_and_the_others_are_sent(
+    send: Run, collector: FakeCollector, line: str, message: str
+) -> None:
     code, out, err = send(lines=['["T:1", "S", {}]', "", line, '["T:2", "S", {}]'])
 
     assert (code, json.loads(out)) == (1, summary(2, unreadable=1))
@@ -433,7 +477,7 @@ def test_a_line_that_cannot_be_read_is_told_and_the_others_are_sent(send, collec
     assert len(collector.records) == 2
 
 
-def test_a_rejected_record_is_told_with_its_line(send, collector):
+def test_a_rejected_record_is_told_with_its_line(send: Run, collector: FakeCollector) -> None:
     collector.faults.append("reject")
 
     code, out, err = send(lines=["", '["T:1", "S", {}]', '["T:2", "S", {}]'])
@@ -442,7 +486,7 @@ def test_a_rejected_record_is_told_with_its_line(send, collector):
     assert err == "collectorctl: line 2: rejected, future: more than 60 s ahead\n"
 
 
-def test_a_refused_batch_is_told_with_its_first_line(send, collector):
+def test_a_refused_batch_is_told_with_its_first_line(send: Run, collector: FakeCollector) -> None:
     collector.faults.append("too_large")
 
     code, out, err = send(lines=["oops", '["T:1", "S", {}]', '["T:2", "S", {}]'])
@@ -453,7 +497,9 @@ def test_a_refused_batch_is_told_with_its_first_line(send, collector):
     )
 
 
-def test_a_collector_that_refuses_the_source_ends_it_with_4(send, collector):
+def test_a_collector_that_refuses_the_source_ends_it_with_4(
+    send: Run, collector: FakeCollector
+) -> None:
     collector.faults.append("unauthorised")
 
     code, out, err = send(KEY, STRUCT, "a=1")
@@ -462,22 +508,22 @@ def test_a_collector_that_refuses_the_source_ends_it_with_4(send, collector):
     assert "unauthorised: as told" in err
 
 
-def test_people_get_a_sentence(send):
+def test_people_get_a_sentence(send: Run) -> None:
     assert send(KEY, STRUCT, "a=1", "--table")[1] == "1 acknowledged, 0 rejected, 0 unreadable\n"
 
 
 @pytest.fixture
-def stream():
+def stream() -> Iterator[FakeStream]:
     with FakeStream() as running:
         yield running
 
 
 @pytest.fixture
-def watching(stream):
+def watching(stream: FakeStream) -> Iterator[Watch]:
     """Starts ``watch`` in a process of its own, and ends it if the test doesn't."""
     started = []
 
-    def start(*arguments, prefix):
+    def start(*arguments: str, prefix: str) -> subprocess.Popen[str]:
         command = [*COMMAND, "watch", *arguments, "--stream", stream.address]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -492,7 +538,9 @@ def watching(stream):
         process.communicate()
 
 
-def test_watch_prints_changes_of_keys_that_match_and_ends_after_count(stream, watching):
+def test_watch_prints_changes_of_keys_that_match_and_ends_after_count(
+    stream: FakeStream, watching: Watch
+) -> None:
     process = watching("T:*1", "--count", "2", prefix="T:")
     stream.send("T:2", "S", {"a": 1})
     stream.send("T:1", "S", {"a": 1})
@@ -507,7 +555,7 @@ def test_watch_prints_changes_of_keys_that_match_and_ends_after_count(stream, wa
     assert (process.returncode, err) == (0, "")
 
 
-def test_watch_for_people_is_a_line_for_each_change(stream, watching):
+def test_watch_for_people_is_a_line_for_each_change(stream: FakeStream, watching: Watch) -> None:
     process = watching("--count", "2", "--table", prefix="")
     stream.send("T:1", "S", {"a": "\x1b[31m" + "x" * 200})
     stream.send("T:1", "S", None)
@@ -519,9 +567,10 @@ def test_watch_for_people_is_a_line_for_each_change(stream, watching):
     assert lines[1].endswith("T:1 S deleted")
 
 
-def test_watch_ends_quietly_with_ctrl_c(stream, watching):
+def test_watch_ends_quietly_with_ctrl_c(stream: FakeStream, watching: Watch) -> None:
     process = watching(prefix="")
     stream.send("T:1", "S", {})
+    assert process.stdout is not None
     process.stdout.readline()
 
     process.send_signal(signal.SIGINT)
@@ -530,15 +579,19 @@ def test_watch_ends_quietly_with_ctrl_c(stream, watching):
     assert process.returncode == 0
 
 
-def test_watch_without_changes_ends_with_1_after_its_seconds(stream, capsys):
+def test_watch_without_changes_ends_with_1_after_its_seconds(
+    stream: FakeStream, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert ctl.main(["watch", "--seconds", "0.01", "--stream", stream.address]) == 1
 
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(stream, watching):
+def test_a_reader_that_goes_away_ends_it_quietly(stream: FakeStream, watching: Watch) -> None:
     process = watching(prefix="")
     stream.send("T:1", "S", {})
+    assert process.stdout is not None
+    assert process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
 
@@ -548,7 +601,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(stream, watching):
     assert process.stderr.read() == ""
 
 
-def test_on_a_terminal_answers_are_tables(answers):
+def test_on_a_terminal_answers_are_tables(answers: Answers) -> None:
     answers.replies.append(reply(tables={"ObjectVNTable": 3}))
     ours, theirs = pty.openpty()
     with FakeServer(answers) as server, os.fdopen(ours, "rb", buffering=0) as screen:
@@ -573,5 +626,5 @@ def test_on_a_terminal_answers_are_tables(answers):
         (None, "never"),
     ],
 )
-def test_moments(microseconds, text):
+def test_moments(microseconds: int | None, text: str) -> None:
     assert terminal.moment(microseconds) == text

@@ -7,6 +7,8 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -17,23 +19,26 @@ from collectord.client import (
     Publisher,
     QueryClient,
     QueryError,
+    Rejection,
     StaleEpoch,
     Subscriber,
     Timeout,
 )
 from daemon import DEADLINE, METRIC, STRUCT, Daemon, clean_environment, new_key, new_source, until
 
+Ctl = Callable[..., tuple[int, list[Any], str]]
+
 SUM = f"AggProxySum-{METRIC}"
 FLOWS = "egress_flow_count"
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon() -> Iterator[Daemon]:
     with Daemon() as daemon:
         yield daemon
 
 
-def command(daemon, *arguments):
+def command(daemon: Daemon, *arguments: str) -> dict[str, Any]:
     """The command line of ``collectorctl``, which finds this collector through its environment."""
     environ = {
         **clean_environment(),
@@ -45,10 +50,10 @@ def command(daemon, *arguments):
 
 
 @pytest.fixture
-def ctl(daemon):
+def ctl(daemon: Daemon) -> Ctl:
     """Runs ``collectorctl``: exit code, the JSON of each line it prints, and its errors."""
 
-    def run(*arguments, lines=""):
+    def run(*arguments: str, lines: str = "") -> tuple[int, list[Any], str]:
         ended = subprocess.run(
             **command(daemon, *arguments),
             input=lines,
@@ -69,7 +74,7 @@ def ctl(daemon):
 # ---- collectorctl ------------------------------------------------------------------------------
 
 
-def test_what_is_sent_can_be_got(ctl):
+def test_what_is_sent_can_be_got(ctl: Ctl) -> None:
     key = new_key()
 
     sent = ctl("send", key, STRUCT, f"{FLOWS}=7", "acl=demo", "up=true")
@@ -82,7 +87,9 @@ def test_what_is_sent_can_be_got(ctl):
     assert uve[SUM] == {"proxy": METRIC, "deleted": False, "value": {"staging": 7}}
 
 
-def test_lines_of_json_are_sent_and_bad_ones_are_told_by_their_number(ctl, daemon):
+def test_lines_of_json_are_sent_and_bad_ones_are_told_by_their_number(
+    ctl: Ctl, daemon: Daemon
+) -> None:
     good, late = new_key(), new_key()
     lines = [
         json.dumps([good, STRUCT, {"a": 1}]),
@@ -102,7 +109,7 @@ def test_lines_of_json_are_sent_and_bad_ones_are_told_by_their_number(ctl, daemo
     assert daemon.uve(late) is None
 
 
-def test_delete_removes_what_the_source_had_sent(ctl, daemon):
+def test_delete_removes_what_the_source_had_sent(ctl: Ctl, daemon: Daemon) -> None:
     key, source = new_key(), new_source()
     ctl("send", key, STRUCT, "a=1", "--source", source)
 
@@ -112,7 +119,7 @@ def test_delete_removes_what_the_source_had_sent(ctl, daemon):
     assert daemon.uve(key) is None
 
 
-def test_aggtypes_go_with_what_is_sent(ctl, daemon):
+def test_aggtypes_go_with_what_is_sent(ctl: Ctl, daemon: Daemon) -> None:
     key = new_key()
     for source in (new_source(), new_source()):
         ctl("send", key, "Counted", "n=2", "--source", source, "--aggtype", "n=sum")
@@ -120,7 +127,7 @@ def test_aggtypes_go_with_what_is_sent(ctl, daemon):
     assert daemon.uve(key) == {"Counted": {"n": 4}}
 
 
-def test_find_and_list_go_through_all_pages(ctl, daemon):
+def test_find_and_list_go_through_all_pages(ctl: Ctl, daemon: Daemon) -> None:
     keys = [f"ObjectCtlTable:{number:04}" for number in range(250)]
     with daemon.source() as source:
         source.tell(*([key, STRUCT, {"a": 1}] for key in keys))
@@ -132,7 +139,7 @@ def test_find_and_list_go_through_all_pages(ctl, daemon):
     assert listed == keys
 
 
-def test_sources_menu_and_status_are_shown(ctl, daemon):
+def test_sources_menu_and_status_are_shown(ctl: Ctl, daemon: Daemon) -> None:
     with daemon.source() as source:
         source.tell()
 
@@ -152,14 +159,14 @@ def test_sources_menu_and_status_are_shown(ctl, daemon):
     ],
     ids=["not-found", "nothing", "refused", "usage", "unreachable"],
 )
-def test_the_exit_code_tells_how_it_ended(ctl, arguments, code):
+def test_the_exit_code_tells_how_it_ended(ctl: Ctl, arguments: list[str], code: int) -> None:
     got, printed, errors = ctl(*arguments)
 
     assert (got, printed) == (code, [])
     assert bool(errors) == (arguments[0] != "find")
 
 
-def test_watch_follows_what_changes_until_it_is_interrupted(daemon):
+def test_watch_follows_what_changes_until_it_is_interrupted(daemon: Daemon) -> None:
     key = new_key()
     before = daemon.counter("subscriptions")
     watching = subprocess.Popen(
@@ -169,6 +176,7 @@ def test_watch_follows_what_changes_until_it_is_interrupted(daemon):
         # A shell lets what it runs in the background ignore SIGINT, and this would inherit it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    assert watching.stdout is not None
     try:
         until(lambda: daemon.counter("subscriptions") > before)
         with daemon.source() as source:
@@ -191,7 +199,7 @@ def test_watch_follows_what_changes_until_it_is_interrupted(daemon):
 # ---- Publisher ---------------------------------------------------------------------------------
 
 
-def test_a_publisher_s_records_all_arrive_in_order(daemon):
+def test_a_publisher_s_records_all_arrive_in_order(daemon: Daemon) -> None:
     keys = [new_key() for _ in range(10)]
     with Publisher(new_source(), daemon.ingest, batch_records=100) as publisher:
         for number in range(20_000):
@@ -203,8 +211,9 @@ def test_a_publisher_s_records_all_arrive_in_order(daemon):
     assert [daemon.uve(key)[STRUCT]["a"] for key in keys] == list(range(19_990, 20_000))
 
 
-def test_a_publisher_is_told_what_was_rejected(daemon):
-    key, told = new_key(), []
+def test_a_publisher_is_told_what_was_rejected(daemon: Daemon) -> None:
+    key = new_key()
+    told: list[Rejection] = []
     with Publisher(new_source(), daemon.ingest, on_rejected=told.append) as publisher:
         publisher.publish(key, STRUCT, {"a": 1})
         publisher.publish(key, STRUCT, {FLOWS: float("nan")})
@@ -214,7 +223,9 @@ def test_a_publisher_is_told_what_was_rejected(daemon):
     assert daemon.uve(key) == {STRUCT: {"a": 1}}
 
 
-def test_a_publisher_s_samples_count_once_though_it_begins_again_with_its_epoch(daemon):
+def test_a_publisher_s_samples_count_once_though_it_begins_again_with_its_epoch(
+    daemon: Daemon,
+) -> None:
     key, source = new_key(), new_source()
     for _ in range(2):
         with Publisher(source, daemon.ingest, epoch=7, batch_records=1) as publisher:
@@ -225,7 +236,7 @@ def test_a_publisher_s_samples_count_once_though_it_begins_again_with_its_epoch(
     assert daemon.uve(key)[SUM]["value"] == {"staging": 10}
 
 
-def test_a_publisher_of_an_older_epoch_is_told_so(daemon):
+def test_a_publisher_of_an_older_epoch_is_told_so(daemon: Daemon) -> None:
     source = new_source()
     with Publisher(source, daemon.ingest, epoch=8) as newer:
         newer.publish(new_key(), STRUCT, {"a": 1})
@@ -237,7 +248,7 @@ def test_a_publisher_of_an_older_epoch_is_told_so(daemon):
         older.close()
 
 
-def test_two_publishers_are_merged(daemon):
+def test_two_publishers_are_merged(daemon: Daemon) -> None:
     key = new_key()
     aggtypes = {"Merged": {"n": "sum"}}
     with (
@@ -251,8 +262,9 @@ def test_two_publishers_are_merged(daemon):
     assert daemon.uve(key) == {"Merged": {"n": 10}}
 
 
-def test_a_publisher_outlives_the_restart_of_its_collector():
-    before, after, restarts = new_key(), new_key(), []
+def test_a_publisher_outlives_the_restart_of_its_collector() -> None:
+    before, after = new_key(), new_key()
+    restarts: list[int] = []
     with Daemon() as first:
         port = first.ingest.rsplit(":")[-1]
         publisher = Publisher(
@@ -275,7 +287,7 @@ def test_a_publisher_outlives_the_restart_of_its_collector():
         assert publisher.counters.forgotten == 1
 
 
-def test_a_publisher_may_begin_before_its_collector():
+def test_a_publisher_may_begin_before_its_collector() -> None:
     with Daemon() as other:
         port = other.ingest.rsplit(":")[-1]
     key = new_key()
@@ -291,7 +303,7 @@ def test_a_publisher_may_begin_before_its_collector():
 # ---- asking and following ----------------------------------------------------------------------
 
 
-def test_a_query_client_asks_for_everything(daemon):
+def test_a_query_client_asks_for_everything(daemon: Daemon) -> None:
     table = "ObjectClientTable"
     keys = [f"{table}:{number}" for number in range(9)]
     with daemon.source() as source, QueryClient(daemon.query) as client:
@@ -311,7 +323,7 @@ def test_a_query_client_asks_for_everything(daemon):
             client.get(keys[0], sfilt="host:rest")
 
 
-def test_a_subscriber_follows_what_changes(daemon):
+def test_a_subscriber_follows_what_changes(daemon: Daemon) -> None:
     key = new_key()
     with (
         Subscriber(f"{key}*", daemon.stream, connect_timeout=DEADLINE) as changes,
@@ -327,10 +339,10 @@ def test_a_subscriber_follows_what_changes(daemon):
             changes.receive(0.1)
 
 
-def test_coroutines_publish_ask_and_follow(daemon):
+def test_coroutines_publish_ask_and_follow(daemon: Daemon) -> None:
     key = new_key()
 
-    async def session():
+    async def session() -> tuple[Any, Any]:
         async with (
             AsyncSubscriber(f"{key}*", daemon.stream) as changes,
             AsyncQueryClient(daemon.query) as client,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from typing import Any
 
 import msgpack
 import pytest
@@ -11,6 +13,7 @@ import zmq
 from daemon import (
     STRUCT,
     Daemon,
+    Source,
     all_but,
     batch_with,
     nested,
@@ -26,19 +29,19 @@ LIMIT = 16 << 20
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon() -> Iterator[Daemon]:
     with Daemon() as daemon:
         yield daemon
 
 
 @pytest.fixture
-def source(daemon):
+def source(daemon: Daemon) -> Iterator[Source]:
     with daemon.source() as source:
         yield source
 
 
 @pytest.fixture(autouse=True)
-def goes_on(daemon):
+def goes_on(daemon: Daemon) -> Iterator[None]:
     """After each test, whoever sends and asks finds the collector as it was."""
     yield
     daemon.assert_goes_on()
@@ -65,7 +68,7 @@ def goes_on(daemon):
     ],
     ids=repr,
 )
-def test_what_is_no_batch_is_malformed(daemon, source, body):
+def test_what_is_no_batch_is_malformed(daemon: Daemon, source: Source, body: bytes) -> None:
     before = daemon.counter("batches_malformed")
 
     reply = source.send(body)
@@ -76,7 +79,7 @@ def test_what_is_no_batch_is_malformed(daemon, source, body):
     assert daemon.counter("batches_malformed") == before + 1
 
 
-def test_a_batch_cut_at_any_byte_changes_nothing(daemon, source):
+def test_a_batch_cut_at_any_byte_changes_nothing(daemon: Daemon, source: Source) -> None:
     key = new_key()
     batch = {
         "seq": 1,
@@ -100,14 +103,16 @@ def test_a_batch_cut_at_any_byte_changes_nothing(daemon, source):
     assert source.send(body)["applied"] == 2
 
 
-def test_bytes_behind_a_batch_are_malformed(daemon, source):
+def test_bytes_behind_a_batch_are_malformed(daemon: Daemon, source: Source) -> None:
     body = msgpack.packb(source.batch(epoch=1, seq=1)) + b"\x00"
 
     assert refusal(source.send(body)) == "malformed"
 
 
 @pytest.mark.parametrize("depth", [29, 10_000, 1_000_000])
-def test_a_batch_nested_deeper_than_32_is_malformed(daemon, source, depth):
+def test_a_batch_nested_deeper_than_32_is_malformed(
+    daemon: Daemon, source: Source, depth: int
+) -> None:
     # The value is within four: the batch, its records, the record and its attributes.
     key, body = batch_with(nested(depth), source)
 
@@ -118,7 +123,7 @@ def test_a_batch_nested_deeper_than_32_is_malformed(daemon, source, depth):
     assert daemon.uve(key) is None
 
 
-def test_a_batch_nested_32_deep_is_taken(daemon, source):
+def test_a_batch_nested_32_deep_is_taken(daemon: Daemon, source: Source) -> None:
     key, body = batch_with(nested(28), source)
 
     assert source.send(body) == {"seq": 1, "applied": 1, "durable": 0}
@@ -126,11 +131,13 @@ def test_a_batch_nested_32_deep_is_taken(daemon, source):
 
 
 @pytest.mark.parametrize("opening", [b"\x91", b"\x81", b"\x81\x90"], ids=["arrays", "maps", "keys"])
-def test_a_message_of_nothing_but_10_000_openings_is_malformed(source, opening):
+def test_a_message_of_nothing_but_10_000_openings_is_malformed(
+    source: Source, opening: bytes
+) -> None:
     assert refusal(source.send(opening * 10_000)) == "malformed"
 
 
-def test_a_message_of_100_mb_is_too_large(daemon, source):
+def test_a_message_of_100_mb_is_too_large(daemon: Daemon, source: Source) -> None:
     key = new_key()
     batch = source.batch([key, STRUCT, {"a": b"x" * 100_000_000}], epoch=1, seq=1)
 
@@ -142,7 +149,7 @@ def test_a_message_of_100_mb_is_too_large(daemon, source):
     assert daemon.uve(key) is None
 
 
-def test_a_message_at_the_limit_is_taken_and_one_byte_more_is_not(source):
+def test_a_message_at_the_limit_is_taken_and_one_byte_more_is_not(source: Source) -> None:
     _, rest = batch_with(b"", source)
     room = LIMIT - len(rest) - 5
     assert refusal(source.send(rest + msgpack.packb(b"x" * (room + 1)))) == "too_large"
@@ -155,7 +162,9 @@ def test_a_message_at_the_limit_is_taken_and_one_byte_more_is_not(source):
     [[b"a", b"b"], [b"", b"a", b"b"], [b"", b"", b"a"], [b"a"] * 50],
     ids=["two", "delimiter-and-two", "two-delimiters", "fifty"],
 )
-def test_a_message_of_several_frames_is_malformed(daemon, source, frames):
+def test_a_message_of_several_frames_is_malformed(
+    daemon: Daemon, source: Source, frames: list[bytes]
+) -> None:
     before = daemon.counter("frames_refused")
 
     source.socket.send_multipart(frames)
@@ -165,7 +174,7 @@ def test_a_message_of_several_frames_is_malformed(daemon, source, frames):
     assert daemon.counter("frames_refused") == before + 1
 
 
-def test_a_delimiter_alone_is_an_empty_message(source):
+def test_a_delimiter_alone_is_an_empty_message(source: Source) -> None:
     source.socket.send_multipart([b"", b""])
 
     delimiter, body = receive(source.socket)
@@ -174,14 +183,14 @@ def test_a_delimiter_alone_is_an_empty_message(source):
     assert refusal(msgpack.unpackb(body)) == "malformed"
 
 
-def test_one_who_sends_rubbish_harms_no_other(daemon, source):
+def test_one_who_sends_rubbish_harms_no_other(daemon: Daemon, source: Source) -> None:
     with daemon.source() as other:
         for seq in range(1, 101):
             source.post(b"\xc1")
             assert other.send(other.batch(epoch=1, seq=seq))["seq"] == seq
 
 
-def test_answers_to_one_who_never_reads_them_are_dropped_and_stop_nobody(daemon):
+def test_answers_to_one_who_never_reads_them_are_dropped_and_stop_nobody(daemon: Daemon) -> None:
     before = daemon.counter("answers_dropped")
     name, bad = new_source(), [["bad", STRUCT, {}]] * 16
     with zmq.Context() as context, context.socket(zmq.DEALER) as deaf:
@@ -199,7 +208,7 @@ def test_answers_to_one_who_never_reads_them_are_dropped_and_stop_nobody(daemon)
         until(lambda: daemon.ask("sources")["sources"][name]["seq"] == 30_000)
 
 
-def test_a_raw_tcp_connection_that_speaks_no_zeromq_is_dropped(daemon):
+def test_a_raw_tcp_connection_that_speaks_no_zeromq_is_dropped(daemon: Daemon) -> None:
     host, port = daemon.ingest.removeprefix("tcp://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
@@ -222,7 +231,9 @@ def test_a_raw_tcp_connection_that_speaks_no_zeromq_is_dropped(daemon):
         for case in all_but(*good)
     ],
 )
-def test_a_field_of_the_wrong_type_makes_the_batch_malformed(daemon, source, field, bad):
+def test_a_field_of_the_wrong_type_makes_the_batch_malformed(
+    daemon: Daemon, source: Source, field: str, bad: Any
+) -> None:
     key = new_key()
     batch = source.batch([key, STRUCT, {"a": 1}], epoch=1, seq=1)
 
@@ -235,7 +246,9 @@ def test_a_field_of_the_wrong_type_makes_the_batch_malformed(daemon, source, fie
 
 
 @pytest.mark.parametrize("bad", all_but("integer"))
-def test_a_seq_of_the_wrong_type_is_none_and_the_batch_is_refused_unanswered(daemon, source, bad):
+def test_a_seq_of_the_wrong_type_is_none_and_the_batch_is_refused_unanswered(
+    daemon: Daemon, source: Source, bad: Any
+) -> None:
     key = new_key()
     before = daemon.counter("batches_malformed")
 
@@ -247,7 +260,7 @@ def test_a_seq_of_the_wrong_type_is_none_and_the_batch_is_refused_unanswered(dae
 
 
 @pytest.mark.parametrize("field", ["source", "records"])
-def test_a_batch_without_what_it_must_have_is_malformed(source, field):
+def test_a_batch_without_what_it_must_have_is_malformed(source: Source, field: str) -> None:
     batch = source.batch(epoch=1, seq=1)
     del batch[field]
 
@@ -270,7 +283,9 @@ def test_a_batch_without_what_it_must_have_is_malformed(source, field):
     ],
     ids=repr,
 )
-def test_aggtypes_that_are_none_make_the_batch_malformed(source, aggtypes):
+def test_aggtypes_that_are_none_make_the_batch_malformed(
+    source: Source, aggtypes: dict[Any, Any]
+) -> None:
     assert refusal(source.send(source.batch(epoch=1, seq=1, aggtypes=aggtypes))) == "malformed"
 
 
@@ -285,25 +300,27 @@ def test_aggtypes_that_are_none_make_the_batch_malformed(source, aggtypes):
     ],
     ids=["256", "257", "256-bytes", "257-bytes", "empty"],
 )
-def test_a_source_has_1_to_256_bytes(source, name, good):
+def test_a_source_has_1_to_256_bytes(source: Source, name: str, good: bool) -> None:
     reply = source.send({"source": name, "epoch": 1, "seq": 1, "records": []})
 
     assert ("error" not in reply) == good
 
 
-def test_a_source_that_is_no_utf_8_makes_the_batch_malformed(source):
+def test_a_source_that_is_no_utf_8_makes_the_batch_malformed(source: Source) -> None:
     body = msgpack.packb({"source": "x?y", "epoch": 1, "seq": 1, "records": []})
 
     assert refusal(source.send(body.replace(b"x?y", b"x\xffy"))) == "malformed"
 
 
 @pytest.mark.parametrize("number", [0, 2**32, 2**63, 2**64 - 1])
-def test_an_epoch_may_be_any_unsigned_integer(source, number):
+def test_an_epoch_may_be_any_unsigned_integer(source: Source, number: int) -> None:
     assert source.send(source.batch(epoch=number, seq=1))["seq"] == 1
 
 
 @pytest.mark.parametrize("moment", [0, 1, 2**63, 2**64 - 1])
-def test_a_time_may_be_any_unsigned_integer_where_there_are_no_samples(source, moment):
+def test_a_time_may_be_any_unsigned_integer_where_there_are_no_samples(
+    source: Source, moment: int
+) -> None:
     assert source.tell([new_key(), STRUCT, {"a": 1}], time=moment)["applied"] == 1
     assert source.tell([new_key(), STRUCT, {"a": 1}, moment])["applied"] == 1
 
@@ -311,7 +328,7 @@ def test_a_time_may_be_any_unsigned_integer_where_there_are_no_samples(source, m
 # ---- the stream --------------------------------------------------------------------------------
 
 
-def test_what_a_subscriber_sends_is_not_listened_to(daemon):
+def test_what_a_subscriber_sends_is_not_listened_to(daemon: Daemon) -> None:
     with zmq.Context() as context, context.socket(zmq.XSUB) as socket:
         socket.linger = 0
         socket.connect(daemon.stream)

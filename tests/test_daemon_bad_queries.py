@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import msgpack
 import pytest
 import zmq
 
-from daemon import BAD_TYPES, STRUCT, Daemon, all_but, receive
+from daemon import BAD_TYPES, STRUCT, Daemon, all_but, poll
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon() -> Iterator[Daemon]:
     with Daemon() as daemon:
         yield daemon
 
 
 @pytest.fixture(autouse=True)
-def goes_on(daemon):
+def goes_on(daemon: Daemon) -> Iterator[None]:
     """After each test, whoever sends and asks finds the collector as it was."""
     yield
     daemon.assert_goes_on()
 
 
-def answer(daemon, body):
+def answer(daemon: Daemon, body: bytes) -> Any:
     """The reply to a request, in whatever language it is."""
     reply = daemon.ask_body(body)
     return json.loads(reply) if reply[:1] == b"{" else msgpack.unpackb(reply)
@@ -55,7 +57,7 @@ def answer(daemon, body):
     ],
     ids=lambda body: repr(body[:20]),
 )
-def test_what_is_no_request_is_malformed(daemon, body):
+def test_what_is_no_request_is_malformed(daemon: Daemon, body: bytes) -> None:
     before = daemon.counter("requests_refused")
 
     reply = answer(daemon, body)
@@ -67,11 +69,11 @@ def test_what_is_no_request_is_malformed(daemon, body):
 
 
 @pytest.mark.parametrize("op", [*BAD_TYPES.values(), "", "GET", "drop"], ids=repr)
-def test_an_op_that_is_none_is_unknown(daemon, op):
+def test_an_op_that_is_none_is_unknown(daemon: Daemon, op: Any) -> None:
     assert daemon.ask(op)["error"]["code"] == "unknown_op"
 
 
-def test_a_request_without_op_is_unknown(daemon):
+def test_a_request_without_op_is_unknown(daemon: Daemon) -> None:
     assert answer(daemon, msgpack.packb({}))["error"]["code"] == "unknown_op"
     assert answer(daemon, b"{}")["error"]["code"] == "unknown_op"
 
@@ -104,7 +106,9 @@ PLACES = {
         for case in all_but(*good)
     ],
 )
-def test_a_field_of_a_request_of_the_wrong_type_is_a_bad_request(daemon, request_, field, bad):
+def test_a_field_of_a_request_of_the_wrong_type_is_a_bad_request(
+    daemon: Daemon, request_: dict[str, Any], field: str, bad: Any
+) -> None:
     reply = daemon.ask(**{**request_, field: bad})
 
     assert reply["error"]["code"] == "bad_request"
@@ -112,17 +116,19 @@ def test_a_field_of_a_request_of_the_wrong_type_is_a_bad_request(daemon, request
 
 
 @pytest.mark.parametrize("bad", all_but("text"))
-def test_get_wants_a_key_that_is_a_text(daemon, bad):
+def test_get_wants_a_key_that_is_a_text(daemon: Daemon, bad: Any) -> None:
     assert daemon.ask("get", key=bad)["error"]["code"] == "bad_request"
 
 
-def test_get_wants_a_key(daemon):
+def test_get_wants_a_key(daemon: Daemon) -> None:
     assert daemon.ask("get")["error"]["code"] == "bad_request"
 
 
 @pytest.mark.parametrize("limit", [0, -1, -(2**63), 1.0, True, "5"])
 @pytest.mark.parametrize("op", ["find", "list"])
-def test_a_limit_below_1_or_of_another_type_is_a_bad_request(daemon, op, limit):
+def test_a_limit_below_1_or_of_another_type_is_a_bad_request(
+    daemon: Daemon, op: Any, limit: Any
+) -> None:
     reply = daemon.ask(op, table="T", limit=limit)
 
     assert reply["error"]["code"] == "bad_request"
@@ -132,35 +138,35 @@ def test_a_limit_below_1_or_of_another_type_is_a_bad_request(daemon, op, limit):
 @pytest.mark.parametrize(
     "key", ["", ":", "x" * 5000, "T:\x00", "é:é"], ids=lambda key: ascii(key[:9])
 )
-def test_a_key_that_cannot_be_is_not_found(daemon, key):
+def test_a_key_that_cannot_be_is_not_found(daemon: Daemon, key: str) -> None:
     assert daemon.ask("get", key=key)["error"]["code"] == "not_found"
 
 
-def test_a_request_of_more_than_1_mib_is_too_large(daemon):
+def test_a_request_of_more_than_1_mib_is_too_large(daemon: Daemon) -> None:
     for body in (msgpack.packb({"op": "list", "x": "x" * (1 << 20)}), b'{"x":"' + b"x" * (1 << 20)):
         assert answer(daemon, body)["error"]["code"] == "too_large"
 
 
-def test_one_who_sends_a_request_of_3_mb_is_cut_off_and_no_other(daemon):
+def test_one_who_sends_a_request_of_3_mb_is_cut_off_and_no_other(daemon: Daemon) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger = 0
         with socket.get_monitor_socket(zmq.EVENT_DISCONNECTED) as monitor:
             socket.connect(daemon.query)
             socket.send(b"x" * 3_000_000)
-            assert receive(monitor) is not None
+            assert poll(monitor) is not None
             socket.disable_monitor()
 
     assert daemon.ask("list")["ok"]
 
 
 @pytest.mark.parametrize("frames", [[b"a", b"b"], [b"", b"a", b"b"], [b"a"] * 20], ids=len)
-def test_a_request_of_several_frames_is_malformed(daemon, frames):
+def test_a_request_of_several_frames_is_malformed(daemon: Daemon, frames: list[bytes]) -> None:
     *_, body = daemon.ask_raw(*frames)
 
     assert msgpack.unpackb(body)["error"]["code"] == "malformed"
 
 
-def test_a_pattern_of_many_stars_is_answered(daemon):
+def test_a_pattern_of_many_stars_is_answered(daemon: Daemon) -> None:
     with daemon.source() as source:
         source.tell(["Stars:" + "a" * 1000, STRUCT, {"a": 1}])
 
@@ -168,10 +174,10 @@ def test_a_pattern_of_many_stars_is_answered(daemon):
 
 
 @pytest.mark.parametrize("op", ["find", "list"])
-def test_more_than_100_patterns_are_a_bad_request(daemon, op):
+def test_more_than_100_patterns_are_a_bad_request(daemon: Daemon, op: Any) -> None:
     assert daemon.ask(op, kfilt=["*"] * 101)["error"]["code"] == "bad_request"
 
 
 @pytest.mark.parametrize("cfilt", [["a b"], ["a:b:c"], [""], [":a"], ["a", 5], [["a"]]], ids=repr)
-def test_a_cfilt_that_names_nothing_is_a_bad_request(daemon, cfilt):
+def test_a_cfilt_that_names_nothing_is_a_bad_request(daemon: Daemon, cfilt: list[Any]) -> None:
     assert daemon.ask("get", key="T:x", cfilt=cfilt)["error"]["code"] == "bad_request"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import msgpack
 import pytest
@@ -13,6 +15,7 @@ from daemon import (
     METRIC,
     STRUCT,
     Daemon,
+    Source,
     all_but,
     batch_with,
     nested,
@@ -24,19 +27,19 @@ from daemon import (
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon() -> Iterator[Daemon]:
     with Daemon() as daemon:
         yield daemon
 
 
 @pytest.fixture
-def source(daemon):
+def source(daemon: Daemon) -> Iterator[Source]:
     with daemon.source() as source:
         yield source
 
 
 @pytest.fixture(autouse=True)
-def goes_on(daemon):
+def goes_on(daemon: Daemon) -> Iterator[None]:
     """After each test, whoever sends and asks finds the collector as it was."""
     yield
     daemon.assert_goes_on()
@@ -46,12 +49,12 @@ def goes_on(daemon):
 
 
 @pytest.mark.parametrize("bad", all_but("array"))
-def test_a_record_of_another_type_is_bad(source, bad):
+def test_a_record_of_another_type_is_bad(source: Source, bad: Any) -> None:
     assert rejection(source.tell(bad)) == "bad_record"
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 5, 100])
-def test_a_record_has_three_or_four_members(source, length):
+def test_a_record_has_three_or_four_members(source: Source, length: int) -> None:
     record = [new_key(), STRUCT, {"a": 1}, 1_600_000_000_000_000, *[None] * 96][:length]
 
     assert rejection(source.tell(record)) == "bad_record"
@@ -72,7 +75,9 @@ def test_a_record_has_three_or_four_members(source, length):
         for case in all_but(*good)
     ],
 )
-def test_a_member_of_a_record_of_the_wrong_type_is_rejected(daemon, source, place, bad, code):
+def test_a_member_of_a_record_of_the_wrong_type_is_rejected(
+    daemon: Daemon, source: Source, place: int, bad: Any, code: str
+) -> None:
     key = new_key()
     record = [key, STRUCT, {"a": 1}, 1_600_000_000_000_000]
     record[place] = bad
@@ -84,11 +89,11 @@ def test_a_member_of_a_record_of_the_wrong_type_is_rejected(daemon, source, plac
 
 
 @pytest.mark.parametrize("bad", all_but("text", "array", "map"))
-def test_an_attribute_s_name_that_is_no_text_is_rejected(source, bad):
+def test_an_attribute_s_name_that_is_no_text_is_rejected(source: Source, bad: Any) -> None:
     assert rejection(source.tell([new_key(), STRUCT, {bad: 1}])) == "bad_attribute"
 
 
-def test_an_attribute_s_name_that_is_a_map_is_rejected(source):
+def test_an_attribute_s_name_that_is_a_map_is_rejected(source: Source) -> None:
     _, body = batch_with(b"\x01", source)
 
     assert (
@@ -101,12 +106,12 @@ def test_an_attribute_s_name_that_is_a_map_is_rejected(source):
     ["", ":", "notable", "notable:", ":name", "T:" + "x" * 1023, "T:" + "é" * 512],
     ids=["empty", "colon", "no-colon", "no-name", "no-table", "1025", "1026-bytes"],
 )
-def test_a_key_that_is_none_is_rejected(source, key):
+def test_a_key_that_is_none_is_rejected(source: Source, key: str) -> None:
     assert rejection(source.tell([key, STRUCT, {"a": 1}])) == "bad_key"
 
 
 @pytest.mark.parametrize("key", ["T:" + "x" * 1022, "T:" + "é" * 511], ids=["ascii", "utf-8"])
-def test_a_key_of_1024_bytes_is_taken(daemon, source, key):
+def test_a_key_of_1024_bytes_is_taken(daemon: Daemon, source: Source, key: str) -> None:
     assert source.tell([key, STRUCT, {"a": 1}])["applied"] == 1
     assert daemon.uve(key) == {STRUCT: {"a": 1}}
     assert source.tell([key, STRUCT, None])["applied"] == 1
@@ -116,17 +121,17 @@ BAD_NAMES = ["", "x" * 129, "1x", "a-b", "a b", "a:b", "é", "a\x00", "a\n"]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
-def test_a_struct_that_is_no_name_is_rejected(source, name):
+def test_a_struct_that_is_no_name_is_rejected(source: Source, name: str) -> None:
     assert rejection(source.tell([new_key(), name, {"a": 1}])) == "bad_struct"
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
-def test_an_attribute_that_is_no_name_is_rejected(source, name):
+def test_an_attribute_that_is_no_name_is_rejected(source: Source, name: str) -> None:
     assert rejection(source.tell([new_key(), STRUCT, {name: 1}])) == "bad_attribute"
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
-def test_a_known_record_is_as_strict_about_names(daemon, source, name):
+def test_a_known_record_is_as_strict_about_names(daemon: Daemon, source: Source, name: str) -> None:
     key = new_key()
     source.tell([key, STRUCT, {"a": 1}])
 
@@ -134,7 +139,7 @@ def test_a_known_record_is_as_strict_about_names(daemon, source, name):
     assert daemon.uve(key) == {STRUCT: {"a": 1}}
 
 
-def test_names_of_128_bytes_are_taken(daemon, source):
+def test_names_of_128_bytes_are_taken(daemon: Daemon, source: Source) -> None:
     key, name = new_key(), "x" * 128
 
     assert source.tell([key, name, {name: 1}])["applied"] == 1
@@ -152,13 +157,17 @@ def test_names_of_128_bytes_are_taken(daemon, source):
     ],
     ids=["key", "key-overlong", "key-surrogate", "struct", "attribute"],
 )
-def test_a_name_that_is_no_utf_8_is_rejected(source, good, bad, code):
+def test_a_name_that_is_no_utf_8_is_rejected(
+    source: Source, good: bytes, bad: Any, code: str
+) -> None:
     body = msgpack.packb(source.batch(["T:key?", "struct", {"attribute": 1}], epoch=1, seq=1))
 
     assert rejection(source.send(body.replace(good, bad))) == code
 
 
-def test_a_value_that_is_no_utf_8_comes_back_as_the_bytes_it_came_as(daemon, source):
+def test_a_value_that_is_no_utf_8_comes_back_as_the_bytes_it_came_as(
+    daemon: Daemon, source: Source
+) -> None:
     key, body = batch_with(b"\xa3a\xffb", source)
 
     assert source.send(body)["applied"] == 1
@@ -185,7 +194,9 @@ def test_a_value_that_is_no_utf_8_comes_back_as_the_bytes_it_came_as(daemon, sou
         *["timestamp-32", "timestamp-64-out-of-range", "timestamp-96-out-of-range", "key-twice"],
     ],
 )
-def test_a_value_that_python_may_not_hold_harms_no_view(daemon, source, value):
+def test_a_value_that_python_may_not_hold_harms_no_view(
+    daemon: Daemon, source: Source, value: Any
+) -> None:
     key, body = batch_with(value, source)
     assert source.send(body)["applied"] == 1
     with daemon.source() as other:
@@ -218,7 +229,7 @@ ODD_VALUES = [
 
 
 @pytest.mark.parametrize("aggtype", ["none", "sum", "union", "append", "append:name"])
-def test_no_two_values_harm_a_view_together(daemon, aggtype):
+def test_no_two_values_harm_a_view_together(daemon: Daemon, aggtype: str) -> None:
     pairs = list(itertools.product(ODD_VALUES, repeat=2))
     key, struct = new_key(), "Odd" + aggtype.replace(":", "_")
     names = [f"a{number}" for number in range(len(pairs))]
@@ -240,7 +251,7 @@ def test_no_two_values_harm_a_view_together(daemon, aggtype):
         assert daemon.ask_json("get", key=key, by_source=by_source)["ok"]
 
 
-def test_batches_with_bytes_changed_at_random_harm_no_view(daemon, source):
+def test_batches_with_bytes_changed_at_random_harm_no_view(daemon: Daemon, source: Source) -> None:
     chance = random.Random(7)
     table = "Changed"
     for _ in range(3000):
@@ -267,7 +278,9 @@ def test_batches_with_bytes_changed_at_random_harm_no_view(daemon, source):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1.1e100, -1e300])
-def test_a_sample_that_is_not_finite_is_rejected_whole(daemon, source, value):
+def test_a_sample_that_is_not_finite_is_rejected_whole(
+    daemon: Daemon, source: Source, value: Any
+) -> None:
     key = new_key()
 
     reply = source.tell([key, STRUCT, {"egress_flow_count": value, "a": 1}])
@@ -277,7 +290,9 @@ def test_a_sample_that_is_not_finite_is_rejected_whole(daemon, source, value):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_finite_is_taken_where_it_is_no_sample(daemon, source, value):
+def test_what_is_not_finite_is_taken_where_it_is_no_sample(
+    daemon: Daemon, source: Source, value: Any
+) -> None:
     key = new_key()
 
     assert source.tell([key, STRUCT, {"a": value}])["applied"] == 1
@@ -287,7 +302,9 @@ def test_what_is_not_finite_is_taken_where_it_is_no_sample(daemon, source, value
 
 
 @pytest.mark.parametrize("value", [0, 2**53, 2**63, 2**64 - 1, -(2**63), 1e100, -1e100, 5e-324])
-def test_a_sample_may_be_any_number_within_1e100(daemon, source, value):
+def test_a_sample_may_be_any_number_within_1e100(
+    daemon: Daemon, source: Source, value: Any
+) -> None:
     key = new_key()
 
     assert source.tell([key, STRUCT, {"egress_flow_count": value}])["applied"] == 1
@@ -300,7 +317,7 @@ def test_a_sample_may_be_any_number_within_1e100(daemon, source, value):
 @pytest.mark.parametrize(
     "value", [True, "5", b"5", [5], {"a": 5}, msgpack.ExtType(1, b"5")], ids=repr
 )
-def test_what_is_no_number_is_no_sample(daemon, source, value):
+def test_what_is_no_number_is_no_sample(daemon: Daemon, source: Source, value: Any) -> None:
     key = new_key()
 
     assert source.tell([key, STRUCT, {"egress_flow_count": value}])["applied"] == 1
@@ -308,7 +325,9 @@ def test_what_is_no_number_is_no_sample(daemon, source, value):
     assert daemon.uve(key).keys() == {STRUCT}
 
 
-def test_a_sample_of_more_than_60_s_in_the_future_is_rejected(daemon, source):
+def test_a_sample_of_more_than_60_s_in_the_future_is_rejected(
+    daemon: Daemon, source: Source
+) -> None:
     key = new_key()
     soon, late = ((time.time_ns() // 1000) + seconds * 1_000_000 for seconds in (50, 90))
 
@@ -317,7 +336,7 @@ def test_a_sample_of_more_than_60_s_in_the_future_is_rejected(daemon, source):
     assert source.tell([key, STRUCT, {"egress_flow_count": 1}, soon])["applied"] == 1
 
 
-def test_a_sample_at_the_end_of_time_is_in_the_future(source):
+def test_a_sample_at_the_end_of_time_is_in_the_future(source: Source) -> None:
     reply = source.tell([new_key(), STRUCT, {"egress_flow_count": 1}, 2**64 - 1])
 
     assert rejection(reply) == "future"
@@ -326,7 +345,7 @@ def test_a_sample_at_the_end_of_time_is_in_the_future(source):
 # ---- limits ------------------------------------------------------------------------------------
 
 
-def test_a_flood_of_new_keys_is_refused_past_the_limit_and_old_ones_go_on():
+def test_a_flood_of_new_keys_is_refused_past_the_limit_and_old_ones_go_on() -> None:
     with Daemon("--LIMITS.keys=100") as daemon, daemon.source() as source:
         keys = [f"Flood:{number:04}" for number in range(1000)]
 
@@ -341,7 +360,7 @@ def test_a_flood_of_new_keys_is_refused_past_the_limit_and_old_ones_go_on():
         assert daemon.uve(keys[0])[STRUCT] == {"egress_flow_count": 2}
 
 
-def test_a_key_that_goes_makes_room_for_another():
+def test_a_key_that_goes_makes_room_for_another() -> None:
     with Daemon("--LIMITS.keys=1") as daemon, daemon.source() as source:
         source.tell(["T:a", STRUCT, {"a": 1}])
         assert rejection(source.tell(["T:b", STRUCT, {"a": 1}])) == "limit_keys"
@@ -352,7 +371,7 @@ def test_a_key_that_goes_makes_room_for_another():
         assert daemon.ask("list", table="T")["keys"] == ["T:b"]
 
 
-def test_records_sources_and_bytes_have_their_limits():
+def test_records_sources_and_bytes_have_their_limits() -> None:
     with (
         Daemon("--LIMITS.records=2", "--LIMITS.sources=3", "--LIMITS.bytes=64MiB") as daemon,
         daemon.source() as one,
@@ -371,7 +390,7 @@ def test_records_sources_and_bytes_have_their_limits():
         assert daemon.ask("get", key="T:a", cfilt=[f"{STRUCT}:a"])["uve"][STRUCT]["a"]
 
 
-def test_a_struct_of_one_source_holds_256_attributes(daemon, source):
+def test_a_struct_of_one_source_holds_256_attributes(daemon: Daemon, source: Source) -> None:
     key = new_key()
     source.tell([key, STRUCT, {f"a{number}": number for number in range(256)}])
 

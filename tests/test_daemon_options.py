@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,21 +14,21 @@ SECTIONS = ["COLLECTOR", "QUERY", "STREAM"]
 FREE = [f"--{section}.port=0" for section in SECTIONS]
 
 
-def write(path, *lines):
+def write(path: Path, *lines: str) -> list[str]:
     path.write_text("\n".join(["[DEFAULT]", *lines, ""]))
     return ["--conf_file", str(path)]
 
 
-def proxy_list(algorithm):
+def proxy_list(algorithm: str) -> str:
     return f"{METRIC}:{algorithm}"
 
 
-def configured(daemon):
+def configured(daemon: Daemon) -> Any:
     return daemon.ask("menu")["configured"][METRIC]
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_a_port_in_use_is_a_clear_error_and_exit_code_1(section):
+def test_a_port_in_use_is_a_clear_error_and_exit_code_1(section: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -42,7 +44,7 @@ def test_a_port_in_use_is_a_clear_error_and_exit_code_1(section):
     assert f"{section}.port" in sentence
 
 
-def test_two_sections_with_one_port_are_an_error():
+def test_two_sections_with_one_port_are_an_error() -> None:
     with Daemon() as other:
         port = other.query.rsplit(":")[-1]
 
@@ -52,7 +54,7 @@ def test_two_sections_with_one_port_are_an_error():
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_an_address_that_is_not_this_host_s_is_an_error_at_run_time():
+def test_an_address_that_is_not_this_host_s_is_an_error_at_run_time() -> None:
     ended = run(*FREE, "--DEFAULT.hostip=192.0.2.1")
 
     assert ended.returncode == 1
@@ -71,7 +73,7 @@ def test_an_address_that_is_not_this_host_s_is_an_error_at_run_time():
         ("--DEFAULT.log_file=/nowhere/x.log", "/nowhere/x.log"),
     ],
 )
-def test_a_wrong_configuration_is_told_with_exit_code_2(argument, sentence):
+def test_a_wrong_configuration_is_told_with_exit_code_2(argument: str, sentence: str) -> None:
     ended = run(*FREE, argument)
 
     assert ended.returncode == 2
@@ -80,14 +82,14 @@ def test_a_wrong_configuration_is_told_with_exit_code_2(argument, sentence):
     assert "Traceback" not in ended.stderr
 
 
-def test_all_that_is_wrong_is_told_at_once():
+def test_all_that_is_wrong_is_told_at_once() -> None:
     ended = run("--DEFAULT.uve_proxy_list=x y:z", "--QUERY.port=no", "--DEFAULT.colour=blue")
 
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 4
 
 
-def test_the_later_file_wins_over_the_earlier(tmp_path):
+def test_the_later_file_wins_over_the_earlier(tmp_path: Path) -> None:
     one = write(
         tmp_path / "one.conf", f"uve_proxy_list={proxy_list('AggProxySum')}", "hostname=one"
     )
@@ -98,7 +100,7 @@ def test_the_later_file_wins_over_the_earlier(tmp_path):
         assert daemon.ask("status")["hostname"] == "one"
 
 
-def test_the_environment_wins_over_files(tmp_path):
+def test_the_environment_wins_over_files(tmp_path: Path) -> None:
     file = write(tmp_path / "one.conf", f"uve_proxy_list={proxy_list('AggProxySum')}")
     environ = {"COLLECTORD_DEFAULT_UVE_PROXY_LIST": proxy_list("AggProxyMin")}
 
@@ -106,7 +108,7 @@ def test_the_environment_wins_over_files(tmp_path):
         assert configured(daemon) == ["AggProxyMin"]
 
 
-def test_the_command_line_wins_over_all(tmp_path):
+def test_the_command_line_wins_over_all(tmp_path: Path) -> None:
     file = write(tmp_path / "one.conf", f"uve_proxy_list={proxy_list('AggProxySum')}")
     environ = {"COLLECTORD_DEFAULT_UVE_PROXY_LIST": proxy_list("AggProxyMin")}
 
@@ -116,7 +118,7 @@ def test_the_command_line_wins_over_all(tmp_path):
         assert configured(daemon) == ["AggProxyLast"]
 
 
-def test_without_options_it_listens_on_this_host_alone_with_30_partitions():
+def test_without_options_it_listens_on_this_host_alone_with_30_partitions() -> None:
     with Daemon() as daemon:
         status = daemon.ask("status")
 
@@ -124,7 +126,7 @@ def test_without_options_it_listens_on_this_host_alone_with_30_partitions():
     assert all(endpoint.startswith("tcp://127.0.0.1:") for endpoint in status["listens"].values())
 
 
-def test_a_section_s_server_wins_over_hostip():
+def test_a_section_s_server_wins_over_hostip() -> None:
     with Daemon("--DEFAULT.hostip=127.0.0.2", "--QUERY.server=127.0.0.3") as daemon:
         assert daemon.ingest.startswith("tcp://127.0.0.2:")
         assert daemon.query.startswith("tcp://127.0.0.3:")
@@ -132,7 +134,7 @@ def test_a_section_s_server_wins_over_hostip():
         daemon.assert_goes_on()
 
 
-def test_the_largest_batch_is_an_option():
+def test_the_largest_batch_is_an_option() -> None:
     with Daemon("--COLLECTOR.message_size=2KiB") as daemon, daemon.source() as source:
         batch = source.batch(epoch=1, seq=1, rest=b"x" * 2048)
 
@@ -140,7 +142,7 @@ def test_the_largest_batch_is_an_option():
         assert source.tell() == {"seq": 1, "applied": 0, "durable": 0}
 
 
-def test_the_log_goes_to_its_file(tmp_path):
+def test_the_log_goes_to_its_file(tmp_path: Path) -> None:
     log = tmp_path / "collector.log"
 
     # Whether it serves is told on standard error only where there is no file: so it is not awaited.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgpack
 import pytest
@@ -10,6 +12,8 @@ import zmq
 
 import collectord
 from daemon import METRIC, STRUCT, Daemon, new_key, receive, unpack
+
+Ask = Callable[..., Any]
 
 ONE, TWO = (
     "compute-1:Compute:contrail-vrouter-agent:0",
@@ -22,7 +26,7 @@ PAGED = [f"ObjectPageTable:demo:vn{number:03}" for number in range(300)]
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon() -> Iterator[Daemon]:
     with Daemon("--DEFAULT.hostname=collector-1") as daemon:
         with daemon.source() as source:
             source.tell(*([key, STRUCT, {"a": 1}] for key in reversed(PAGED)))
@@ -30,13 +34,13 @@ def daemon():
 
 
 @pytest.fixture(params=["msgpack", "json"])
-def ask(request, daemon):
+def ask(request: pytest.FixtureRequest, daemon: Daemon) -> Ask:
     """Asks, in one language and in the other."""
     return daemon.ask if request.param == "msgpack" else daemon.ask_json
 
 
 @pytest.fixture(scope="module")
-def key(daemon):
+def key(daemon: Daemon) -> str:
     """A UVE of which three sources tell."""
     key = new_key(TABLE)
     with daemon.source(ONE) as one, daemon.source(TWO) as two, daemon.source(CONTROL) as control:
@@ -49,7 +53,7 @@ def key(daemon):
 # ---- get ---------------------------------------------------------------------------------------
 
 
-def test_get_merges_what_all_sources_told(ask, key):
+def test_get_merges_what_all_sources_told(ask: Ask, key: str) -> None:
     assert ask("get", key=key) == {
         "ok": True,
         "uve": {
@@ -59,7 +63,7 @@ def test_get_merges_what_all_sources_told(ask, key):
     }
 
 
-def test_get_of_an_unknown_key_is_not_found(ask):
+def test_get_of_an_unknown_key_is_not_found(ask: Ask) -> None:
     reply = ask("get", key="ObjectVNTable:nowhere")
 
     assert reply["ok"] is False
@@ -105,15 +109,15 @@ def test_get_of_an_unknown_key_is_not_found(ask):
     ],
     ids=json.dumps,
 )
-def test_get_filters(ask, key, filters, uve):
+def test_get_filters(ask: Ask, key: str, filters: dict[str, Any], uve: dict[str, Any]) -> None:
     assert ask("get", key=key, **filters) == {"ok": True, "uve": uve}
 
 
-def test_get_of_a_key_that_kfilt_leaves_out_is_not_found(ask, key):
+def test_get_of_a_key_that_kfilt_leaves_out_is_not_found(ask: Ask, key: str) -> None:
     assert ask("get", key=key, kfilt=["Other:*"])["error"]["code"] == "not_found"
 
 
-def test_a_view_holds_the_key_s_proxy_uves(daemon, ask):
+def test_a_view_holds_the_key_s_proxy_uves(daemon: Daemon, ask: Ask) -> None:
     key = new_key()
     with daemon.source() as source:
         source.tell([key, STRUCT, {"egress_flow_count": 5}])
@@ -125,7 +129,7 @@ def test_a_view_holds_the_key_s_proxy_uves(daemon, ask):
     }
 
 
-def test_cfilt_names_proxy_uves_too(daemon, ask):
+def test_cfilt_names_proxy_uves_too(daemon: Daemon, ask: Ask) -> None:
     key, name = new_key(), f"AggProxySum-{METRIC}"
     with daemon.source() as source:
         source.tell([key, STRUCT, {"egress_flow_count": 5}])
@@ -148,34 +152,36 @@ def test_cfilt_names_proxy_uves_too(daemon, ask):
     ],
     ids=json.dumps,
 )
-def test_find_shows_each_uve_of_a_table_or_pattern(ask, key, request_):
+def test_find_shows_each_uve_of_a_table_or_pattern(
+    ask: Ask, key: str, request_: dict[str, Any]
+) -> None:
     reply = ask("find", **request_, cfilt=[f"{STRUCT}:flows"])
 
     assert reply == {"ok": True, "uves": {key: {STRUCT: {"flows": 3}}}}
 
 
-def test_find_leaves_out_uves_of_which_the_filters_leave_nothing(ask, key):
+def test_find_leaves_out_uves_of_which_the_filters_leave_nothing(ask: Ask, key: str) -> None:
     assert ask("find", table=TABLE, sfilt="elsewhere") == {"ok": True, "uves": {}}
 
 
-def test_find_wants_a_table_or_a_pattern(ask):
+def test_find_wants_a_table_or_a_pattern(ask: Ask) -> None:
     assert ask("find")["error"]["code"] == "bad_request"
 
 
-def test_find_of_an_unknown_table_is_empty(ask):
+def test_find_of_an_unknown_table_is_empty(ask: Ask) -> None:
     assert ask("find", table="Unknown") == {"ok": True, "uves": {}}
 
 
-def test_find_gives_100_uves_in_the_order_of_their_keys(ask):
+def test_find_gives_100_uves_in_the_order_of_their_keys(ask: Ask) -> None:
     reply = ask("find", table="ObjectPageTable")
 
     assert list(reply["uves"]) == PAGED[:100]
     assert reply["next"]
 
 
-def pages(ask, op, **request):
+def pages(ask: Ask, op: str, **request: Any) -> Iterator[Any]:
     """All pages of a request, one after the other."""
-    after = {}
+    after: dict[str, str] = {}
     while True:
         reply = ask(op, **request, **after)
         assert reply["ok"], reply
@@ -186,7 +192,7 @@ def pages(ask, op, **request):
 
 
 @pytest.mark.parametrize("limit", [1, 7, 100, 299, 300, 301, 1000])
-def test_the_pages_of_find_and_of_list_are_all_keys_in_order(ask, limit):
+def test_the_pages_of_find_and_of_list_are_all_keys_in_order(ask: Ask, limit: int) -> None:
     found = [
         page["uves"].keys() for page in pages(ask, "find", table="ObjectPageTable", limit=limit)
     ]
@@ -197,7 +203,7 @@ def test_the_pages_of_find_and_of_list_are_all_keys_in_order(ask, limit):
     assert [key for page in listed for key in page] == PAGED
 
 
-def test_pages_go_on_though_keys_came_and_went(daemon, ask):
+def test_pages_go_on_though_keys_came_and_went(daemon: Daemon, ask: Ask) -> None:
     first = ask("find", table="ObjectPageTable", limit=10)
     gone = "ObjectPageTable:demo:vn0095"
     with daemon.source() as source:
@@ -209,8 +215,8 @@ def test_pages_go_on_though_keys_came_and_went(daemon, ask):
     assert list(second["uves"]) == PAGED[10:20]
 
 
-def test_find_with_a_narrow_filter_comes_to_an_end(ask):
-    found = {}
+def test_find_with_a_narrow_filter_comes_to_an_end(ask: Ask) -> None:
+    found: dict[str, Any] = {}
     for page in pages(ask, "find", match="*", sfilt="compute-2", limit=5):
         found |= page["uves"]
 
@@ -220,7 +226,7 @@ def test_find_with_a_narrow_filter_comes_to_an_end(ask):
 # ---- list --------------------------------------------------------------------------------------
 
 
-def test_list_counts_the_keys_of_each_table(ask):
+def test_list_counts_the_keys_of_each_table(ask: Ask) -> None:
     assert ask("list")["tables"]["ObjectPageTable"] == 300
 
 
@@ -238,21 +244,23 @@ def test_list_counts_the_keys_of_each_table(ask):
     ],
     ids=json.dumps,
 )
-def test_list_gives_the_keys_of_a_table_or_pattern(ask, request_, keys):
+def test_list_gives_the_keys_of_a_table_or_pattern(
+    ask: Ask, request_: dict[str, Any], keys: list[str]
+) -> None:
     assert ask("list", **request_) == {"ok": True, "keys": keys}
 
 
 # ---- the rest ----------------------------------------------------------------------------------
 
 
-def test_sources_tell_how_far_each_has_come(ask, key):
+def test_sources_tell_how_far_each_has_come(ask: Ask, key: str) -> None:
     known = ask("sources")["sources"][ONE]
 
     assert known.pop("last_seen") > 1_700_000_000_000_000
     assert known == {"records": 1, "epoch": 1, "seq": 1, "durable": 0}
 
 
-def test_a_source_without_numbers_has_no_epoch_and_no_seq(daemon, ask):
+def test_a_source_without_numbers_has_no_epoch_and_no_seq(daemon: Daemon, ask: Ask) -> None:
     with daemon.source() as source:
         source.post(source.batch([new_key(), STRUCT, {"a": 1}]))
         source.settle()
@@ -262,7 +270,7 @@ def test_a_source_without_numbers_has_no_epoch_and_no_seq(daemon, ask):
     assert (known["epoch"], known["seq"], known["records"]) == (None, None, 1)
 
 
-def test_menu_tells_the_algorithms_and_what_is_configured(ask):
+def test_menu_tells_the_algorithms_and_what_is_configured(ask: Ask) -> None:
     reply = ask("menu")
 
     menu = {entry["name"]: entry for entry in reply["menu"]}
@@ -278,7 +286,7 @@ def test_menu_tells_the_algorithms_and_what_is_configured(ask):
     }
 
 
-def test_status_tells_version_times_counters_memory_and_sizes(ask):
+def test_status_tells_version_times_counters_memory_and_sizes(ask: Ask) -> None:
     status = ask("status")
 
     assert status["version"] == collectord.__version__
@@ -291,23 +299,23 @@ def test_status_tells_version_times_counters_memory_and_sizes(ask):
     assert status["sizes"]["keys"] >= 300
 
 
-def test_unknown_fields_of_a_request_are_ignored(ask):
+def test_unknown_fields_of_a_request_are_ignored(ask: Ask) -> None:
     assert ask("list", colour="blue")["ok"]
 
 
-def test_a_field_that_is_nil_is_as_good_as_absent(ask, key):
+def test_a_field_that_is_nil_is_as_good_as_absent(ask: Ask, key: str) -> None:
     nothing = dict.fromkeys(["sfilt", "mfilt", "cfilt", "kfilt", "by_source"])
 
     assert ask("get", key=key, **nothing) == ask("get", key=key)
 
 
-def test_a_reply_is_in_the_language_of_its_request(daemon):
+def test_a_reply_is_in_the_language_of_its_request(daemon: Daemon) -> None:
     assert json.loads(daemon.ask_body(b'{"op": "list"}'))["ok"]
     assert unpack(daemon.ask_body(msgpack.packb({"op": "list"})))["ok"]
     assert json.loads(daemon.ask_body(b'{"op": "nothing"}'))["ok"] is False
 
 
-def test_a_req_is_answered_request_after_request(daemon):
+def test_a_req_is_answered_request_after_request(daemon: Daemon) -> None:
     with zmq.Context() as context, context.socket(zmq.REQ) as req:
         req.linger = 0
         req.connect(daemon.query)
@@ -317,7 +325,7 @@ def test_a_req_is_answered_request_after_request(daemon):
             assert json.loads(body)["ok"]
 
 
-def test_many_requests_in_flight_are_all_answered(daemon, key):
+def test_many_requests_in_flight_are_all_answered(daemon: Daemon, key: str) -> None:
     requests = 500
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.linger = 0
@@ -326,6 +334,5 @@ def test_many_requests_in_flight_are_all_answered(daemon, key):
             dealer.send(msgpack.packb({"op": "get", "key": key}))
 
         for _ in range(requests):
-            frames = receive(dealer)
-            assert frames is not None
-            assert unpack(frames[0])["ok"]
+            (body,) = receive(dealer)
+            assert unpack(body)["ok"]

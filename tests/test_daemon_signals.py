@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -32,25 +33,25 @@ FLOWS = "egress_flow_count"
 class Configuration:
     """A file of options, and the daemon that is told to read it again."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = path
 
-    def write(self, *lines):
+    def write(self, *lines: str) -> None:
         self.path.write_text("\n".join(["[DEFAULT]", *lines, ""]))
 
-    def reload(self, daemon, *lines, says="reloaded"):
+    def reload(self, daemon: Daemon, *lines: str, says: str = "reloaded") -> str:
         """Write it, let it be read, and give the line of the log that says so."""
         before = len(daemon.log)
         self.write(*lines)
         daemon.signal(signal.SIGHUP)
         return daemon.await_log(says, before)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return str(self.path)
 
 
 @pytest.fixture
-def configuration(tmp_path):
+def configuration(tmp_path: Path) -> Configuration:
     return Configuration(tmp_path / "collector.conf")
 
 
@@ -58,7 +59,7 @@ def configuration(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_with_exit_code_0_and_no_traceback(number):
+def test_a_signal_stops_it_with_exit_code_0_and_no_traceback(number: signal.Signals) -> None:
     with Daemon() as daemon:
         daemon.signal(number)
 
@@ -66,7 +67,7 @@ def test_a_signal_stops_it_with_exit_code_0_and_no_traceback(number):
         assert "stopped" in daemon.log[-1]
 
 
-def test_a_second_signal_while_stopping_changes_nothing():
+def test_a_second_signal_while_stopping_changes_nothing() -> None:
     with Daemon() as daemon:
         for _ in range(20):
             daemon.signal(signal.SIGTERM)
@@ -75,7 +76,7 @@ def test_a_second_signal_while_stopping_changes_nothing():
         assert daemon.wait() == 0
 
 
-def test_what_was_sent_before_is_applied_and_acknowledged():
+def test_what_was_sent_before_is_applied_and_acknowledged() -> None:
     with Daemon() as daemon, daemon.source() as source:
         count = 2000
         for seq in range(1, count + 1):
@@ -89,7 +90,7 @@ def test_what_was_sent_before_is_applied_and_acknowledged():
         assert [source.answer()["seq"] for _ in range(count - 1)] == list(range(2, count + 1))
 
 
-def test_requests_that_came_before_are_answered():
+def test_requests_that_came_before_are_answered() -> None:
     with (
         Daemon() as daemon,
         zmq.Context() as context,
@@ -106,12 +107,11 @@ def test_requests_that_came_before_are_answered():
 
         assert daemon.wait() == 0
         for _ in range(count):
-            frames = receive(dealer)
-            assert frames is not None
-            assert unpack(frames[0])["ok"]
+            (body,) = receive(dealer)
+            assert unpack(body)["ok"]
 
 
-def test_it_stops_though_a_source_never_does():
+def test_it_stops_though_a_source_never_does() -> None:
     with Daemon() as daemon, flood(daemon.ingest, b"\x82\xa6source\xa1x\xa7records\x90"):
         until(lambda: daemon.counter("batches_applied") > 1000)
 
@@ -120,7 +120,7 @@ def test_it_stops_though_a_source_never_does():
         assert daemon.wait() == 0
 
 
-def test_it_stops_though_one_who_asks_never_does():
+def test_it_stops_though_one_who_asks_never_does() -> None:
     with Daemon() as daemon, flood(daemon.query, msgpack.packb({"op": "menu"})):
         until(lambda: daemon.counter("requests") > 1000)
 
@@ -132,12 +132,12 @@ def test_it_stops_though_one_who_asks_never_does():
 class flood:  # noqa: N801
     """Sends one body, as fast as it goes, for as long as the block lasts."""
 
-    def __init__(self, endpoint, body):
+    def __init__(self, endpoint: str, body: bytes) -> None:
         self._endpoint, self._body = endpoint, body
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def _run(self):
+    def _run(self) -> None:
         with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
             socket.linger = 0
             socket.sndtimeo = 100
@@ -147,26 +147,26 @@ class flood:  # noqa: N801
                     socket.send(self._body)
                     socket.recv(zmq.DONTWAIT)
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self._thread.start()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
 
 
-def test_it_stops_though_nobody_reads_what_it_publishes():
+def test_it_stops_though_nobody_reads_what_it_publishes() -> None:
     with Daemon() as daemon, daemon.subscribe("") as stream, daemon.source() as source:
         for _ in range(20):
             source.tell(*([new_key(), STRUCT, {"a": b"x" * 1000}] for _ in range(500)))
-        assert stream.next() is not None
+        assert stream.poll() is not None
 
         daemon.signal(signal.SIGTERM)
 
         assert daemon.wait() == 0
 
 
-def test_its_ports_are_free_again_once_it_has_stopped():
+def test_its_ports_are_free_again_once_it_has_stopped() -> None:
     with Daemon() as daemon:
         ports = [
             endpoint.rsplit(":")[-1] for endpoint in (daemon.ingest, daemon.query, daemon.stream)
@@ -184,7 +184,9 @@ def test_its_ports_are_free_again_once_it_has_stopped():
 # ---- reading the files again -------------------------------------------------------------------
 
 
-def test_a_changed_proxy_list_is_taken_on_and_what_stays_keeps_its_state(configuration):
+def test_a_changed_proxy_list_is_taken_on_and_what_stays_keeps_its_state(
+    configuration: Configuration,
+) -> None:
     configuration.write(f"uve_proxy_list={METRIC}:AggProxySum", "uve_proxy_lateness=300")
     key, end = new_key(), HISTORY + 20 * PERIOD
     with Daemon("--conf_file", str(configuration)) as daemon, daemon.source() as source:
@@ -209,7 +211,7 @@ def test_a_changed_proxy_list_is_taken_on_and_what_stays_keeps_its_state(configu
         assert COUNT in view
 
 
-def test_a_detector_that_stays_goes_on_from_step_to_step(configuration):
+def test_a_detector_that_stays_goes_on_from_step_to_step(configuration: Configuration) -> None:
     configuration.write(f"uve_proxy_list={METRIC}:AggProxySumAnomalyEWM1", "uve_proxy_lateness=0.2")
     key = new_key()
     with Daemon("--conf_file", str(configuration)) as daemon, daemon.source() as source:
@@ -228,7 +230,9 @@ def test_a_detector_that_stays_goes_on_from_step_to_step(configuration):
         assert daemon.uve(key)[EWM]["value"]["metric"] == 6
 
 
-def test_a_proxy_uve_that_is_removed_goes_away_and_who_watches_is_told(configuration):
+def test_a_proxy_uve_that_is_removed_goes_away_and_who_watches_is_told(
+    configuration: Configuration,
+) -> None:
     configuration.write(f"uve_proxy_list={METRIC}:AggProxySum:AggProxyCount")
     key = new_key()
     with (
@@ -246,7 +250,7 @@ def test_a_proxy_uve_that_is_removed_goes_away_and_who_watches_is_told(configura
         assert daemon.uve(key).keys() == {STRUCT, SUM}
 
 
-def test_a_metric_that_is_removed_is_a_plain_attribute_again(configuration):
+def test_a_metric_that_is_removed_is_a_plain_attribute_again(configuration: Configuration) -> None:
     configuration.write(f"uve_proxy_list={METRIC}:AggProxySum")
     key = new_key()
     with (
@@ -264,7 +268,7 @@ def test_a_metric_that_is_removed_is_a_plain_attribute_again(configuration):
         assert daemon.ask("status")["sizes"]["series"] == 0
 
 
-def test_a_metric_that_comes_new_counts_samples_from_then_on(configuration):
+def test_a_metric_that_comes_new_counts_samples_from_then_on(configuration: Configuration) -> None:
     configuration.write("uve_proxy_list=")
     key = new_key()
     with Daemon("--conf_file", str(configuration)) as daemon, daemon.source() as source:
@@ -277,7 +281,7 @@ def test_a_metric_that_comes_new_counts_samples_from_then_on(configuration):
         assert daemon.uve(key)[SUM]["value"] == {"staging": 3}
 
 
-def test_what_was_told_outlives_the_reload(configuration):
+def test_what_was_told_outlives_the_reload(configuration: Configuration) -> None:
     configuration.write(f"uve_proxy_list={METRIC}:AggProxySum")
     key = new_key()
     with Daemon("--conf_file", str(configuration)) as daemon, daemon.source() as source:
@@ -289,7 +293,7 @@ def test_what_was_told_outlives_the_reload(configuration):
         assert source.tell([key, STRUCT, {"b": 2}]) == {"seq": 2, "applied": 1, "durable": 0}
 
 
-def test_a_changed_log_level_is_taken_on(configuration):
+def test_a_changed_log_level_is_taken_on(configuration: Configuration) -> None:
     configuration.write("log_level=SYS_NOTICE")
     with Daemon("--conf_file", str(configuration)) as daemon:
         with daemon.subscribe("before"):
@@ -302,12 +306,12 @@ def test_a_changed_log_level_is_taken_on(configuration):
             assert "SYS_DEBUG" in daemon.await_log("changes are noted")
 
 
-def daemon_line(daemon, text):
+def daemon_line(daemon: Daemon, text: str) -> int:
     """The number of the first line of the log with ``text``."""
     return next(number for number, line in enumerate(daemon.log) if text in line)
 
 
-def test_a_changed_lateness_is_taken_on(configuration):
+def test_a_changed_lateness_is_taken_on(configuration: Configuration) -> None:
     configuration.write("uve_proxy_lateness=300")
     key = new_key()
     with Daemon("--conf_file", str(configuration)) as daemon, daemon.source() as source:
@@ -330,7 +334,9 @@ def test_a_changed_lateness_is_taken_on(configuration):
     ],
     ids=["entry", "algorithm", "another-option", "unknown-option", "no-option"],
 )
-def test_a_broken_file_is_refused_whole_and_the_old_goes_on(configuration, lines, sentence):
+def test_a_broken_file_is_refused_whole_and_the_old_goes_on(
+    configuration: Configuration, lines: list[str], sentence: str
+) -> None:
     configuration.write(f"uve_proxy_list={METRIC}:AggProxySum")
     key = new_key()
     with Daemon("--conf_file", str(configuration)) as daemon, daemon.source() as source:
@@ -346,7 +352,7 @@ def test_a_broken_file_is_refused_whole_and_the_old_goes_on(configuration, lines
         assert daemon.uve(key)[SUM]["value"] == {"staging": 8}
 
 
-def test_a_file_that_is_gone_is_refused_too(configuration):
+def test_a_file_that_is_gone_is_refused_too(configuration: Configuration) -> None:
     configuration.write(f"uve_proxy_list={METRIC}:AggProxySum")
     with Daemon("--conf_file", str(configuration)) as daemon:
         configuration.path.unlink()
@@ -357,7 +363,7 @@ def test_a_file_that_is_gone_is_refused_too(configuration):
         assert daemon.ask("menu")["configured"] == {METRIC: ["AggProxySum"]}
 
 
-def test_after_a_broken_file_a_good_one_is_taken_on(configuration):
+def test_after_a_broken_file_a_good_one_is_taken_on(configuration: Configuration) -> None:
     configuration.write(f"uve_proxy_list={METRIC}:AggProxySum")
     with Daemon("--conf_file", str(configuration)) as daemon:
         configuration.reload(daemon, "uve_proxy_list=Broken", says="stays as it was")
@@ -367,7 +373,7 @@ def test_after_a_broken_file_a_good_one_is_taken_on(configuration):
         assert daemon.ask("menu")["configured"] == {METRIC: ["AggProxyMax"]}
 
 
-def test_what_takes_a_restart_is_said_and_not_taken_on(configuration):
+def test_what_takes_a_restart_is_said_and_not_taken_on(configuration: Configuration) -> None:
     configuration.write("partitions=3")
     with Daemon("--conf_file", str(configuration)) as daemon:
         configuration.reload(daemon, "partitions=7")
@@ -376,14 +382,14 @@ def test_what_takes_a_restart_is_said_and_not_taken_on(configuration):
         assert daemon.ask("status")["partitions"] == 3
 
 
-def test_a_reload_without_files_changes_nothing():
+def test_a_reload_without_files_changes_nothing() -> None:
     with Daemon() as daemon:
         daemon.signal(signal.SIGHUP)
 
         assert "nothing changed" in daemon.await_log("reloaded")
 
 
-def test_batches_go_on_being_taken_while_files_are_read_again(configuration):
+def test_batches_go_on_being_taken_while_files_are_read_again(configuration: Configuration) -> None:
     lists = [
         f"uve_proxy_list={METRIC}:{name}:AggProxySum" for name in ("AggProxyMax", "AggProxyMin")
     ]

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from daemon import HISTORY, METRIC, PERIOD, STRUCT, Daemon, new_key, until
+from daemon import HISTORY, METRIC, PERIOD, STRUCT, Daemon, Source, new_key, until
 
 SUM, EWM = f"AggProxySum-{METRIC}", f"AggProxySumAnomalyEWM01-{METRIC}"
 FLOWS = "egress_flow_count"
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon() -> Iterator[Daemon]:
     with Daemon("--DEFAULT.uve_proxy_lateness=0.2") as daemon:
         yield daemon
 
 
 @pytest.fixture
-def source(daemon):
+def source(daemon: Daemon) -> Iterator[Source]:
     with daemon.source() as source:
         yield source
 
 
-def of(struct):
+def of(struct: str) -> Callable[[dict[str, Any]], bool]:
     return lambda message: message["struct"] == struct
 
 
-def test_a_struct_that_changed_is_published(daemon, source):
+def test_a_struct_that_changed_is_published(daemon: Daemon, source: Source) -> None:
     key = new_key()
     with daemon.subscribe(key) as stream:
         source.tell([key, STRUCT, {"a": 1}])
@@ -36,7 +38,7 @@ def test_a_struct_that_changed_is_published(daemon, source):
         assert stream.next() == {"key": key, "struct": STRUCT, "value": {"a": 1}}
 
 
-def test_each_struct_is_published_alone(daemon, source):
+def test_each_struct_is_published_alone(daemon: Daemon, source: Source) -> None:
     key = new_key()
     with daemon.subscribe(key) as stream:
         source.tell([key, STRUCT, {"a": 1}], [key, "ContrailConfig", {"b": 2}])
@@ -49,7 +51,7 @@ def test_each_struct_is_published_alone(daemon, source):
     ]
 
 
-def test_the_value_is_merged_from_all_sources(daemon, source):
+def test_the_value_is_merged_from_all_sources(daemon: Daemon, source: Source) -> None:
     key = new_key()
     source.tell([key, STRUCT, {"n": 1, "b": True}], aggtypes={STRUCT: {"n": "sum"}})
     with daemon.subscribe(key) as stream, daemon.source() as other:
@@ -58,7 +60,7 @@ def test_the_value_is_merged_from_all_sources(daemon, source):
         assert stream.next()["value"] == {"n": 3, "b": True}
 
 
-def test_a_struct_that_no_source_has_any_more_is_deleted(daemon, source):
+def test_a_struct_that_no_source_has_any_more_is_deleted(daemon: Daemon, source: Source) -> None:
     key = new_key()
     source.tell([key, STRUCT, {"a": 1}])
     with daemon.subscribe(key) as stream:
@@ -67,7 +69,7 @@ def test_a_struct_that_no_source_has_any_more_is_deleted(daemon, source):
         assert stream.next() == {"key": key, "struct": STRUCT, "deleted": True}
 
 
-def test_a_struct_goes_on_while_another_source_has_it(daemon, source):
+def test_a_struct_goes_on_while_another_source_has_it(daemon: Daemon, source: Source) -> None:
     key = new_key()
     source.tell([key, STRUCT, {"a": 1}])
     with daemon.source() as other, daemon.subscribe(key) as stream:
@@ -79,7 +81,7 @@ def test_a_struct_goes_on_while_another_source_has_it(daemon, source):
         assert stream.next() == {"key": key, "struct": STRUCT, "value": {"a": 2}}
 
 
-def test_a_topic_is_the_beginning_of_keys(daemon, source):
+def test_a_topic_is_the_beginning_of_keys(daemon: Daemon, source: Source) -> None:
     table = new_key("ObjectPrefixTable")
     inside, outside = f"{table}:a", new_key()
     with daemon.subscribe(table) as stream:
@@ -92,7 +94,7 @@ def test_a_topic_is_the_beginning_of_keys(daemon, source):
     assert keys == {inside, f"{table}:z"}
 
 
-def test_the_empty_topic_is_all_keys(daemon, source):
+def test_the_empty_topic_is_all_keys(daemon: Daemon, source: Source) -> None:
     keys = {new_key(table) for table in ("A", "B", "C")}
     with daemon.subscribe("") as stream:
         source.tell(*([key, STRUCT, {"a": 1}] for key in keys))
@@ -100,7 +102,7 @@ def test_the_empty_topic_is_all_keys(daemon, source):
         assert {stream.next()["key"] for _ in keys} == keys
 
 
-def test_all_subscribers_are_told(daemon, source):
+def test_all_subscribers_are_told(daemon: Daemon, source: Source) -> None:
     key = new_key()
     with daemon.subscribe(key) as one, daemon.subscribe(key[:-1]) as two:
         source.tell([key, STRUCT, {"a": 1}])
@@ -108,32 +110,32 @@ def test_all_subscribers_are_told(daemon, source):
         assert one.next() == two.next()
 
 
-def test_what_changed_before_the_subscription_is_not_told(daemon, source):
+def test_what_changed_before_the_subscription_is_not_told(daemon: Daemon, source: Source) -> None:
     key = new_key()
     source.tell([key, STRUCT, {"a": 1}])
 
     with daemon.subscribe(key) as stream:
-        assert stream.next(timeout=0.3) is None
+        assert stream.poll(timeout=0.3) is None
 
 
-def test_a_refused_record_is_no_change(daemon, source):
+def test_a_refused_record_is_no_change(daemon: Daemon, source: Source) -> None:
     key = new_key()
     source.tell([key, STRUCT, {"a": 1}])
     with daemon.subscribe(key) as stream:
         source.tell([key, STRUCT, {FLOWS: float("nan"), "a": 2}])
 
-        assert stream.next(timeout=0.3) is None
+        assert stream.poll(timeout=0.3) is None
 
 
 def test_one_struct_is_told_ten_times_a_second_at_most_and_ends_with_its_newest_value(
-    daemon, source
-):
+    daemon: Daemon, source: Source
+) -> None:
     key, values = new_key(), []
     began = daemon.ask("status")["time"]
     with daemon.subscribe(key) as stream:
         for number in itertools.count(1):
             source.tell([key, STRUCT, {"a": number}])
-            while message := stream.next(timeout=0):
+            while message := stream.poll(timeout=0):
                 values.append(message["value"]["a"])
             if len(values) == 5:
                 break
@@ -148,7 +150,7 @@ def test_one_struct_is_told_ten_times_a_second_at_most_and_ends_with_its_newest_
     assert len(values) <= seconds * 10 + 1
 
 
-def test_a_sample_changes_its_proxy_uves(daemon, source):
+def test_a_sample_changes_its_proxy_uves(daemon: Daemon, source: Source) -> None:
     key = new_key()
     with daemon.subscribe(key) as stream:
         source.tell([key, STRUCT, {FLOWS: 5}])
@@ -159,7 +161,7 @@ def test_a_sample_changes_its_proxy_uves(daemon, source):
     assert messages[EWM]["value"] == {"proxy": METRIC, "deleted": False}
 
 
-def test_a_closed_period_is_told(daemon, source):
+def test_a_closed_period_is_told(daemon: Daemon, source: Source) -> None:
     key = new_key()
     with daemon.subscribe(key) as stream:
         source.tell([key, STRUCT, {FLOWS: 5}], time=HISTORY)
@@ -171,7 +173,9 @@ def test_a_closed_period_is_told(daemon, source):
     assert message["value"] == {"proxy": METRIC, "deleted": False, "value": {"value": 5}}
 
 
-def test_a_proxy_uve_whose_samples_end_for_a_period_is_deleted_and_begins_anew(daemon, source):
+def test_a_proxy_uve_whose_samples_end_for_a_period_is_deleted_and_begins_anew(
+    daemon: Daemon, source: Source
+) -> None:
     key = new_key()
     with daemon.subscribe(key) as stream:
         source.tell(*([key, STRUCT, {FLOWS: 5}, HISTORY + step * PERIOD] for step in range(11)))
@@ -193,10 +197,10 @@ def test_a_proxy_uve_whose_samples_end_for_a_period_is_deleted_and_begins_anew(d
     assert daemon.counter("proxies_deleted") > 0
 
 
-def test_a_quiet_step_is_not_told_though_a_query_sees_it(daemon, source):
+def test_a_quiet_step_is_not_told_though_a_query_sees_it(daemon: Daemon, source: Source) -> None:
     key, steps = new_key(), 100
 
-    def samples():
+    def samples() -> Any:
         return daemon.uve(key)[EWM].get("value", {}).get("samples")
 
     # The same sum again and again: each step lies closer to the mean than the one before.
@@ -214,7 +218,7 @@ def test_a_quiet_step_is_not_told_though_a_query_sees_it(daemon, source):
     assert {message["struct"] for message in told} == {STRUCT, SUM, "End"}
 
 
-def test_subscriptions_are_counted_and_end(daemon):
+def test_subscriptions_are_counted_and_end(daemon: Daemon) -> None:
     topics = [new_key() for _ in range(3)]
     before = daemon.counter("subscriptions")
     with daemon.subscribe(topics[0]), daemon.subscribe(topics[1]), daemon.subscribe(topics[2]):

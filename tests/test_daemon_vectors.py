@@ -9,11 +9,15 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from daemon import HISTORY, PERIOD, Daemon, until
+
+Sequence = dict[str, Any]
 
 VECTORS = Path(__file__).parent / "vectors" / "sum-ewm.json.gz"
 SEQUENCES = json.loads(gzip.decompress(VECTORS.read_bytes()))
@@ -22,12 +26,12 @@ RING = 8
 """A sample so many periods later closes a period."""
 
 
-def alpha_of(sequence):
+def alpha_of(sequence: Sequence) -> str:
     """As a view shows it."""
     return f"{float(sequence['detector'].removeprefix('EWM:')):g}"
 
 
-def lived(sequence):
+def lived(sequence: Sequence) -> list[dict[str, Any]]:
     """The periods of a sequence from its first sample to the first period without one."""
     begun = itertools.dropwhile(lambda period: not period["samples_in"], sequence["periods"])
     return list(itertools.takewhile(lambda period: period["samples_in"], begun))
@@ -41,7 +45,7 @@ PROXY_LIST = " ".join(
 )
 
 
-def struct_names(sequence):
+def struct_names(sequence: Sequence) -> tuple[str, str]:
     name = NAMES[alpha_of(sequence)]
     return (
         f"AggProxySumAnomalyEWM{name}-{STRUCT}-flows_{name}",
@@ -49,7 +53,7 @@ def struct_names(sequence):
     )
 
 
-def records(sequence, key):
+def records(sequence: Sequence, key: str) -> list[list[list[Any]]]:
     """A list of records for each period."""
     attribute = f"flows_{NAMES[alpha_of(sequence)]}"
     return [
@@ -61,7 +65,7 @@ def records(sequence, key):
     ]
 
 
-def expected(sequence, period):
+def expected(sequence: Sequence, period: dict[str, Any]) -> dict[str, Any]:
     """The proxy UVE that stands after a period of the reference; without a value before it has."""
     _, sum_name = struct_names(sequence)
     proxy = {"proxy": sum_name.removeprefix("AggProxySum-"), "deleted": False}
@@ -79,7 +83,7 @@ def expected(sequence, period):
 
 
 @pytest.fixture(scope="module")
-def by_ring():
+def by_ring() -> Iterator[Daemon]:
     """Periods close only when a sample of 8 periods later comes."""
     arguments = (f"--DEFAULT.uve_proxy_list={PROXY_LIST}", "--DEFAULT.uve_proxy_lateness=300")
     with Daemon(*arguments) as daemon:
@@ -87,7 +91,7 @@ def by_ring():
 
 
 @pytest.fixture(scope="module")
-def by_clock():
+def by_clock() -> Iterator[Daemon]:
     """Periods of long ago close soon after their samples came; those of all sequences have come."""
     arguments = (f"--DEFAULT.uve_proxy_list={PROXY_LIST}", "--DEFAULT.uve_proxy_lateness=0.2")
     with Daemon(*arguments) as daemon, daemon.source() as source:
@@ -96,14 +100,14 @@ def by_clock():
         yield daemon
 
 
-def test_the_sequences_are_there():
+def test_the_sequences_are_there() -> None:
     assert len(SEQUENCES) == 86
     assert ALPHAS == ["0.001", "0.07", "0.1", "0.2", "0.3", "0.33", "0.9", "1"]
     assert sum(len(lived(sequence)) for sequence in SEQUENCES) > 3000
 
 
 @pytest.mark.parametrize("sequence", USED)
-def test_history_closed_by_later_samples(by_ring, sequence):
+def test_history_closed_by_later_samples(by_ring: Daemon, sequence: Sequence) -> None:
     key = f"Ring:{sequence['id']}"
     periods, rows = lived(sequence), records(sequence, key)
     ewm, _ = struct_names(sequence)
@@ -117,7 +121,7 @@ def test_history_closed_by_later_samples(by_ring, sequence):
 
 
 @pytest.mark.parametrize("sequence", USED)
-def test_history_closed_by_the_clock(by_clock, sequence):
+def test_history_closed_by_the_clock(by_clock: Daemon, sequence: Sequence) -> None:
     key = f"Clock:{sequence['id']}"
     periods = lived(sequence)
     ewm, total = struct_names(sequence)
@@ -130,7 +134,7 @@ def test_history_closed_by_the_clock(by_clock, sequence):
 
 
 @pytest.mark.parametrize("sequence", USED[::8])
-def test_history_of_three_sources_within_the_ring(by_clock, sequence):
+def test_history_of_three_sources_within_the_ring(by_clock: Daemon, sequence: Sequence) -> None:
     key = f"Sources:{sequence['id']}"
     rows = records(sequence, key)
     ewm, total = struct_names(sequence)

@@ -22,13 +22,13 @@ def changed(told: Driver) -> list[str]:
     return sorted(struct for _, struct in changes)
 
 
-def test_nothing_is_noted_while_nobody_watches():
+def test_nothing_is_noted_while_nobody_watches() -> None:
     told = Driver()
     told.sample(1, 0)
     assert changed(told) == []
 
 
-def test_a_struct_that_changed_is_noted_once():
+def test_a_struct_that_changed_is_noted_once() -> None:
     told = watched()
     told.tell({"b": 1}, source="h1")
     told.tell({"b": 2}, source="h2")
@@ -36,7 +36,7 @@ def test_a_struct_that_changed_is_noted_once():
     assert changed(told) == []
 
 
-def test_a_struct_that_went_is_noted_though_its_key_is_gone():
+def test_a_struct_that_went_is_noted_though_its_key_is_gone() -> None:
     told = watched()
     told.tell({"b": 1})
     changed(told)
@@ -44,7 +44,7 @@ def test_a_struct_that_went_is_noted_though_its_key_is_gone():
     assert changed(told) == ["S"]
 
 
-def test_a_proxy_uve_changes_as_its_staging_does():
+def test_a_proxy_uve_changes_as_its_staging_does() -> None:
     told = watched(plain())
     told.sample(1, 0)
     assert changed(told) == ["S", "Sum-S-a"]
@@ -52,7 +52,7 @@ def test_a_proxy_uve_changes_as_its_staging_does():
     assert changed(told) == ["S", "Sum-S-a"]
 
 
-def test_a_proxy_uve_is_announced_when_it_begins_changes_and_ends():
+def test_a_proxy_uve_is_announced_when_it_begins_changes_and_ends() -> None:
     told = watched(ewm(1.0))
     told.sample(1, 0)
     assert changed(told) == ["EWM-S-a", "S"]
@@ -64,7 +64,7 @@ def test_a_proxy_uve_is_announced_when_it_begins_changes_and_ends():
     assert changed(told) == ["EWM-S-a"]
 
 
-def test_a_step_that_is_quiet_or_not_reported_is_not_announced():
+def test_a_step_that_is_quiet_or_not_reported_is_not_announced() -> None:
     told = watched(ewm(0.5))
     announced = []
     for minute, value in enumerate([0, 0, 0, 100]):
@@ -75,20 +75,20 @@ def test_a_step_that_is_quiet_or_not_reported_is_not_announced():
     assert announced == [[], ["EWM-S-a"], [], ["EWM-S-a"]]
 
 
-def test_changes_are_taken_of_keys_with_a_prefix_and_the_rest_is_forgotten():
+def test_changes_are_taken_of_keys_with_a_prefix_and_the_rest_is_forgotten() -> None:
     told = watched()
     told.batch([record({"b": 1}, key=key) for key in ("T:a", "T:b", "U:a")])
     assert told.engine.take_changed(0, ["U:", "T:b"]) == [("T:b", "S"), ("U:a", "S")]
     assert told.engine.take_changed(0) == []
 
 
-def test_no_prefix_wants_nothing():
+def test_no_prefix_wants_nothing() -> None:
     told = watched()
     told.tell({"b": 1})
     assert told.engine.take_changed(0, []) == []
 
 
-def test_who_ceases_to_watch_hears_nothing_of_the_time_between():
+def test_who_ceases_to_watch_hears_nothing_of_the_time_between() -> None:
     told = watched()
     told.tell({"b": 1})
     told.engine.watch(False)
@@ -102,7 +102,7 @@ def test_who_ceases_to_watch_hears_nothing_of_the_time_between():
 # ---- results -------------------------------------------------------------------------------------
 
 
-def test_results_are_told_once_and_in_order():
+def test_results_are_told_once_and_in_order() -> None:
     told = Driver()
     for minute in range(3):
         told.sample(minute, minute * 60)
@@ -111,7 +111,7 @@ def test_results_are_told_once_and_in_order():
     assert told.steps() == []
 
 
-def test_results_name_the_key_though_it_is_gone():
+def test_results_name_the_key_though_it_is_gone() -> None:
     told = Driver()
     told.sample(1, 0)
     told.tell(None, at=1)
@@ -120,7 +120,7 @@ def test_results_name_the_key_though_it_is_gone():
     assert [(step.key, step.deleted) for step in told.steps()] == [(KEY, False), (KEY, True)]
 
 
-def test_the_names_of_keys_hold_until_the_next_results_are_taken():
+def test_the_names_of_keys_hold_until_the_next_results_are_taken() -> None:
     told = Driver()
     told.sample(1, 0)
     told.tell(None, at=1)
@@ -131,12 +131,12 @@ def test_the_names_of_keys_hold_until_the_next_results_are_taken():
     assert told.engine.key_name(0, int(row["key"])) == KEY
 
 
-def test_an_unknown_key_has_no_name():
+def test_an_unknown_key_has_no_name() -> None:
     with pytest.raises(KeyError):
         Driver().engine.key_name(0, 7)
 
 
-def test_results_outlive_their_engine():
+def test_results_outlive_their_engine() -> None:
     told = Driver()
     told.sample(1, 0)
     told.advance(65)
@@ -145,7 +145,7 @@ def test_results_outlive_their_engine():
     assert results["value"].tolist() == [1.0]
 
 
-def test_results_that_were_taken_are_not_written_over():
+def test_results_that_were_taken_are_not_written_over() -> None:
     told = Driver()
     taken = []
     for minute in range(5):
@@ -155,7 +155,7 @@ def test_results_that_were_taken_are_not_written_over():
     assert [results["value"].tolist() for results in taken] == [[0], [1], [2], [3], [4]]
 
 
-def test_no_more_results_wait_than_the_limit_and_the_rest_is_counted():
+def test_no_more_results_wait_than_the_limit_and_the_rest_is_counted() -> None:
     told = Driver(plain(timeout=0), limits={"results": 3})
     told.sample(1, 0)
     told.advance(10 * 60)
@@ -166,7 +166,7 @@ def test_no_more_results_wait_than_the_limit_and_the_rest_is_counted():
     assert len(told.steps()) == 3
 
 
-def test_no_results_are_kept_where_nobody_wants_any():
+def test_no_results_are_kept_where_nobody_wants_any() -> None:
     told = Driver(limits={"results": 0})
     told.sample(1, 0)
     told.advance(65)
@@ -179,7 +179,7 @@ def test_no_results_are_kept_where_nobody_wants_any():
 LATENESS = 5_000_000
 
 
-def test_what_stays_configured_keeps_its_state():
+def test_what_stays_configured_keeps_its_state() -> None:
     told = Driver(ewm(0.5), plain())
     for minute in range(3):
         told.sample(5, minute * 60)
@@ -193,7 +193,7 @@ def test_what_stays_configured_keeps_its_state():
     assert told.proxies()["EWM"].samples == 4
 
 
-def test_samples_of_open_periods_stay():
+def test_samples_of_open_periods_stay() -> None:
     told = Driver(plain("Sum"))
     told.sample(1, 0)
     told.engine.configure({METRIC: [plain("Sum"), plain("Count")]}, LATENESS)
@@ -202,7 +202,7 @@ def test_samples_of_open_periods_stay():
     assert {name: state.value for name, state in told.proxies().items()} == {"Sum": 3, "Count": 2}
 
 
-def test_the_last_samples_of_open_periods_stay():
+def test_the_last_samples_of_open_periods_stay() -> None:
     told = Driver(plain("Last"))
     told.sample(1, 0, source="h1")
     told.sample(2, 0, source="h2")
@@ -211,7 +211,7 @@ def test_the_last_samples_of_open_periods_stay():
     assert told.proxies()["Last"].staging == 7
 
 
-def test_an_algorithm_with_another_parameter_begins_anew():
+def test_an_algorithm_with_another_parameter_begins_anew() -> None:
     told = Driver(ewm(1.0))
     told.sample(5, 0)
     told.advance(65)
@@ -222,7 +222,7 @@ def test_an_algorithm_with_another_parameter_begins_anew():
     assert told.proxies()["EWM"].samples == 1
 
 
-def test_a_metric_that_goes_takes_its_proxy_uves_and_their_keys():
+def test_a_metric_that_goes_takes_its_proxy_uves_and_their_keys() -> None:
     told = Driver()
     told.sample(1, 0)
     told.sample(1, 0)
@@ -234,7 +234,7 @@ def test_a_metric_that_goes_takes_its_proxy_uves_and_their_keys():
     assert told.engine.sizes()["series"] == 0
 
 
-def test_a_metric_that_returns_begins_anew():
+def test_a_metric_that_returns_begins_anew() -> None:
     told = Driver()
     told.sample(1, 0)
     told.advance(65)
@@ -244,7 +244,7 @@ def test_a_metric_that_returns_begins_anew():
     assert (told.proxies()["Sum"].value, told.proxies()["Sum"].staging) == (None, 2)
 
 
-def test_a_metric_that_is_new_counts_from_the_next_sample_on():
+def test_a_metric_that_is_new_counts_from_the_next_sample_on() -> None:
     told = Driver(metrics={})
     told.sample(1, 0)
     told.engine.configure({METRIC: [plain()]}, LATENESS)
@@ -253,7 +253,7 @@ def test_a_metric_that_is_new_counts_from_the_next_sample_on():
     assert told.proxies()["Sum"].staging == 2
 
 
-def test_another_lateness_holds_from_now_on():
+def test_another_lateness_holds_from_now_on() -> None:
     told = Driver(lateness=60)
     told.sample(1, 10)
     assert told.advance(80) == 0
@@ -261,7 +261,7 @@ def test_another_lateness_holds_from_now_on():
     assert told.advance(80) == 1
 
 
-def test_who_watches_hears_of_proxy_uves_that_end_with_a_configuration():
+def test_who_watches_hears_of_proxy_uves_that_end_with_a_configuration() -> None:
     told = watched(plain("Sum"), plain("Max"))
     told.sample(1, 0)
     changed(told)
@@ -269,7 +269,7 @@ def test_who_watches_hears_of_proxy_uves_that_end_with_a_configuration():
     assert changed(told) == ["Sum-S-a"]
 
 
-def test_who_watches_hears_of_proxy_uves_that_begin_with_a_configuration():
+def test_who_watches_hears_of_proxy_uves_that_begin_with_a_configuration() -> None:
     told = watched(plain("Sum"))
     told.sample(1, 0)
     changed(told)
@@ -278,14 +278,14 @@ def test_who_watches_hears_of_proxy_uves_that_begin_with_a_configuration():
     assert changed(told) == ["EWM-S-a"]
 
 
-def test_changes_that_wait_are_named_as_they_were_when_the_configuration_changes():
+def test_changes_that_wait_are_named_as_they_were_when_the_configuration_changes() -> None:
     told = watched(plain("Sum"), plain("Max"))
     told.sample(1, 0)
     told.engine.configure({METRIC: [plain("Max"), plain("Min")]}, LATENESS)
     assert set(changed(told)) >= {"S", "Sum-S-a", "Max-S-a"}
 
 
-def test_a_change_is_not_lost_for_one_that_was_noted_under_another_configuration():
+def test_a_change_is_not_lost_for_one_that_was_noted_under_another_configuration() -> None:
     told = watched(plain("Sum"), ewm(1.0))
     told.sample(1, 0)
     changed(told)
@@ -295,6 +295,6 @@ def test_a_change_is_not_lost_for_one_that_was_noted_under_another_configuration
     assert changed(told) == ["EWM-S-a", "S", "Sum-S-a"]
 
 
-def test_metrics_are_named_with_their_algorithms():
+def test_metrics_are_named_with_their_algorithms() -> None:
     told = Driver(metrics={"S-a": [plain("Sum"), plain("Max")], "R-b": [ewm(0.1)]})
     assert told.engine.metric_names() == [("S-a", ("Sum", "Max")), ("R-b", ("EWM",))]

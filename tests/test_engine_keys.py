@@ -15,14 +15,14 @@ from driver import DAY, KEY, Driver, moment, plain, record
 # ---- records -------------------------------------------------------------------------------------
 
 
-def test_an_attribute_keeps_its_last_value():
+def test_an_attribute_keeps_its_last_value() -> None:
     told = Driver()
     told.tell({"a": 1, "b": "x"})
     told.tell({"b": "y"})
     assert told.records() == {("S", "h1"): {"a": 1, "b": "y"}}
 
 
-def test_each_source_has_values_of_its_own():
+def test_each_source_has_values_of_its_own() -> None:
     told = Driver()
     told.tell({"b": 1}, source="h1")
     told.tell({"b": 2}, source="h2")
@@ -33,20 +33,20 @@ def test_each_source_has_values_of_its_own():
     "value",
     [True, 0, -1, 2**64 - 1, -(2**63), 0.5, "", "é", "x" * 70_000, b"\xff", [1, [None]], {"a": []}],
 )
-def test_a_value_comes_back_as_it_was_told(value: Any):
+def test_a_value_comes_back_as_it_was_told(value: Any) -> None:
     told = Driver(metrics={})
     told.tell({"b": value})
     assert told.records() == {("S", "h1"): {"b": value}}
 
 
-def test_a_nil_attribute_is_removed():
+def test_a_nil_attribute_is_removed() -> None:
     told = Driver()
     told.tell({"a": 1, "b": 2})
     told.tell({"a": None, "c": None})
     assert told.records() == {("S", "h1"): {"b": 2}}
 
 
-def test_nil_attributes_remove_the_struct_of_that_source_alone():
+def test_nil_attributes_remove_the_struct_of_that_source_alone() -> None:
     told = Driver()
     told.tell({"b": 1}, source="h1")
     told.tell({"b": 1}, source="h2")
@@ -55,21 +55,21 @@ def test_nil_attributes_remove_the_struct_of_that_source_alone():
     assert sorted(told.records()) == [("R", "h1"), ("S", "h2")]
 
 
-def test_records_of_one_batch_are_applied_in_order():
+def test_records_of_one_batch_are_applied_in_order() -> None:
     told = Driver()
     told.batch([record({"b": 1}), record(None), record({"c": 2}), record({"d": 3, "c": None})])
     assert told.records() == {("S", "h1"): {"d": 3}}
 
 
 @pytest.mark.parametrize("attributes", [{}, {"a": None}, None])
-def test_what_sets_nothing_makes_nothing_and_is_good(attributes: Any):
+def test_what_sets_nothing_makes_nothing_and_is_good(attributes: Any) -> None:
     told = Driver()
     told.tell(attributes)
     assert told.engine.keys() == []
     assert told.engine.sizes()["records"] == 0
 
 
-def test_a_bad_record_is_refused_whole_and_harms_no_other():
+def test_a_bad_record_is_refused_whole_and_harms_no_other() -> None:
     told = Driver()
     outcome = told.batch(
         [
@@ -92,7 +92,7 @@ def test_a_bad_record_is_refused_whole_and_harms_no_other():
     assert told.records("T:1") == {("S", "h1"): {"b": 1}}
 
 
-def test_sixteen_rejected_records_are_listed_and_all_are_counted():
+def test_sixteen_rejected_records_are_listed_and_all_are_counted() -> None:
     told = Driver()
     outcome = told.batch([record({"b": 1}, key="") for _ in range(20)])
     assert [index for index, _, _ in outcome.rejected] == list(range(16))
@@ -102,7 +102,7 @@ def test_sixteen_rejected_records_are_listed_and_all_are_counted():
 # ---- the life of a key ---------------------------------------------------------------------------
 
 
-def test_a_key_goes_with_its_last_record():
+def test_a_key_goes_with_its_last_record() -> None:
     told = Driver(metrics={})
     told.tell({"b": 1}, source="h1")
     told.tell({"b": 1}, source="h2")
@@ -114,7 +114,7 @@ def test_a_key_goes_with_its_last_record():
     assert told.engine.tables() == {}
 
 
-def test_a_key_stays_while_a_proxy_uve_of_it_lives():
+def test_a_key_stays_while_a_proxy_uve_of_it_lives() -> None:
     told = Driver()
     told.tell({"a": 1}, at=0)
     told.tell(None, at=1)
@@ -127,7 +127,7 @@ def test_a_key_stays_while_a_proxy_uve_of_it_lives():
     assert (sizes["keys"], sizes["records"], sizes["series"]) == (0, 0, 0)
 
 
-def test_a_key_that_went_takes_with_it_what_was_closed():
+def test_a_key_that_went_takes_with_it_what_was_closed() -> None:
     told = Driver()
     told.sample(1, 0)
     told.tell(None, at=1)
@@ -137,7 +137,7 @@ def test_a_key_that_went_takes_with_it_what_was_closed():
     assert told.proxies()["Sum"].staging == 2
 
 
-def test_what_comes_and_goes_leaves_nothing_behind():
+def test_what_comes_and_goes_leaves_nothing_behind() -> None:
     told = Driver(plain("Last"))
     held = []
     for day in range(30):
@@ -161,19 +161,19 @@ def numbered(told: Driver, epoch: int, seq: int, value: int = 1) -> tuple[str, i
     return outcome.status, outcome.last
 
 
-def test_numbers_go_up_one_by_one():
+def test_numbers_go_up_one_by_one() -> None:
     told = Driver()
     assert [numbered(told, 1, seq)[0] for seq in (1, 2, 3)] == ["applied"] * 3
 
 
-def test_a_number_that_was_applied_changes_nothing():
+def test_a_number_that_was_applied_changes_nothing() -> None:
     told = Driver()
     numbered(told, 1, 1, value=1)
     assert numbered(told, 1, 1, value=2)[0] == "duplicate"
     assert told.records() == {("S", "h1"): {"b": 1}}
 
 
-def test_a_gap_is_told_where_to_go_on():
+def test_a_gap_is_told_where_to_go_on() -> None:
     told = Driver()
     numbered(told, 1, 1)
     assert numbered(told, 1, 3, value=3) == ("resync", 1)
@@ -181,11 +181,11 @@ def test_a_gap_is_told_where_to_go_on():
     assert numbered(told, 1, 2)[0] == "applied"
 
 
-def test_an_unknown_source_begins_with_1():
+def test_an_unknown_source_begins_with_1() -> None:
     assert numbered(Driver(), 1, 7) == ("resync", 0)
 
 
-def test_a_newer_epoch_begins_with_1_again():
+def test_a_newer_epoch_begins_with_1_again() -> None:
     told = Driver()
     numbered(told, 1, 1)
     numbered(told, 1, 2)
@@ -193,21 +193,21 @@ def test_a_newer_epoch_begins_with_1_again():
     assert numbered(told, 2, 1)[0] == "applied"
 
 
-def test_a_newer_epoch_counts_from_its_first_batch_on():
+def test_a_newer_epoch_counts_from_its_first_batch_on() -> None:
     told = Driver()
     numbered(told, 1, 1)
     numbered(told, 2, 5)
     assert numbered(told, 1, 2)[0] == "applied"
 
 
-def test_an_older_epoch_is_stale():
+def test_an_older_epoch_is_stale() -> None:
     told = Driver()
     numbered(told, 2, 1)
     assert numbered(told, 1, 1, value=2)[0] == "stale_epoch"
     assert told.records() == {("S", "h1"): {"b": 1}}
 
 
-def test_sources_are_numbered_each_for_itself():
+def test_sources_are_numbered_each_for_itself() -> None:
     told = Driver()
     told.batch([], source="h1", epoch=1, seq=1)
     told.batch([], source="h2", epoch=9, seq=1, at=5)
@@ -229,13 +229,13 @@ def test_sources_are_numbered_each_for_itself():
     ]
 
 
-def test_a_bad_record_does_not_stop_the_numbering():
+def test_a_bad_record_does_not_stop_the_numbering() -> None:
     told = Driver()
     told.batch([["bad"]], epoch=1, seq=1)
     assert numbered(told, 1, 2)[0] == "applied"
 
 
-def test_many_batches_are_applied_as_one_after_the_other():
+def test_many_batches_are_applied_as_one_after_the_other() -> None:
     told = Driver()
     bodies = [
         b"\x82\xa6source\xa1h\xa7records\x90",
@@ -259,7 +259,7 @@ def refusals(told: Driver, *records: list[Any], source: str = "h1") -> list[str]
     return [code for _, code, _ in told.batch(records, source=source).rejected]
 
 
-def test_no_more_keys_than_the_limit():
+def test_no_more_keys_than_the_limit() -> None:
     told = Driver(limits={"keys": 2})
     keys = [record({"b": 1}, key=f"T:{number}") for number in range(3)]
     assert refusals(told, *keys) == ["limit_keys"]
@@ -269,7 +269,7 @@ def test_no_more_keys_than_the_limit():
     assert told.engine.keys() == ["T:1", "T:2"]
 
 
-def test_no_more_records_than_the_limit():
+def test_no_more_records_than_the_limit() -> None:
     told = Driver(limits={"records": 2})
     told.tell({"b": 1}, source="h1")
     told.tell({"b": 1}, source="h2")
@@ -277,7 +277,7 @@ def test_no_more_records_than_the_limit():
     assert refusals(told, record({"b": 2, "c": 3}), source="h2") == []
 
 
-def test_no_more_attributes_than_256():
+def test_no_more_attributes_than_256() -> None:
     told = Driver(metrics={})
     told.tell({f"a{number}": 1 for number in range(255)})
     assert refusals(told, record({"b": 1, "c": 1})) == ["limit_attributes"]
@@ -287,7 +287,7 @@ def test_no_more_attributes_than_256():
     assert refusals(told, record({"c": 1})) == []
 
 
-def test_no_more_bytes_than_the_limit():
+def test_no_more_bytes_than_the_limit() -> None:
     told = Driver(limits={"bytes": 10_000_000})
     told.tell({"b": "small", "c": "x" * 1000})
     assert refusals(told, record({"b": "x" * 10_000_000})) == ["limit_bytes"]
@@ -295,7 +295,7 @@ def test_no_more_bytes_than_the_limit():
     assert told.records()["S", "h1"]["b"] == "still"
 
 
-def test_a_source_too_many_is_overload_and_changes_nothing():
+def test_a_source_too_many_is_overload_and_changes_nothing() -> None:
     told = Driver(limits={"sources": 1})
     told.tell({"b": 1})
     outcome = told.batch([record({"b": 2})], source="h2", epoch=1, seq=1)
@@ -304,7 +304,7 @@ def test_a_source_too_many_is_overload_and_changes_nothing():
     assert [source["source"] for source in told.engine.sources()] == ["h1"]
 
 
-def test_a_message_too_large_is_refused_with_its_number():
+def test_a_message_too_large_is_refused_with_its_number() -> None:
     told = Driver(limits={"batch_bytes": 1000})
     outcome = told.batch([record({"b": "x" * 1000})], epoch=1, seq=1)
     assert (outcome.status, outcome.seq, outcome.answer) == ("too_large", 1, True)
@@ -315,14 +315,14 @@ def test_a_message_too_large_is_refused_with_its_number():
 # ---- aggtypes ------------------------------------------------------------------------------------
 
 
-def test_the_aggtype_that_was_declared_last_holds():
+def test_the_aggtype_that_was_declared_last_holds() -> None:
     told = Driver()
     told.batch([], aggtypes={"S": {"a": "sum", "b": "append:name"}})
     told.batch([], aggtypes={"S": {"a": "union"}}, source="h2")
     assert told.engine.aggtypes() == {"S-a": "union", "S-b": "append:name"}
 
 
-def test_an_unknown_aggtype_refuses_the_batch():
+def test_an_unknown_aggtype_refuses_the_batch() -> None:
     told = Driver()
     outcome = told.batch([record({"b": 1})], aggtypes={"S": {"a": "product"}})
     assert outcome.status == "malformed"
@@ -338,12 +338,12 @@ def engine_with(keys: list[str]) -> Engine:
     return told.engine
 
 
-def test_keys_are_listed_in_the_order_of_their_bytes():
+def test_keys_are_listed_in_the_order_of_their_bytes() -> None:
     keys = ["T:b", "T:a", "S:z", "T:é", "T:a:b", "T:😀", "T:\uffee", "T:aa"]
     assert engine_with(keys).keys() == sorted(keys, key=str.encode)
 
 
-def test_a_list_of_keys_is_read_page_by_page():
+def test_a_list_of_keys_is_read_page_by_page() -> None:
     keys = [f"T:{number:03}" for number in range(100)]
     engine = engine_with(keys[::-1])
     pages, after = [], ""
@@ -354,13 +354,13 @@ def test_a_list_of_keys_is_read_page_by_page():
     assert [key for page in pages for key in page] == keys
 
 
-def test_a_table_is_the_whole_of_what_stands_before_the_first_colon():
+def test_a_table_is_the_whole_of_what_stands_before_the_first_colon() -> None:
     engine = engine_with(["T:a", "T:b:c", "TT:a", "U:T:a"])
     assert engine.keys(table="T") == ["T:a", "T:b:c"]
     assert engine.tables() == {"T": 2, "TT": 1, "U": 1}
 
 
-def test_no_keys_are_asked_for():
+def test_no_keys_are_asked_for() -> None:
     assert engine_with(["T:a"]).keys(limit=0) == []
 
 
@@ -381,7 +381,7 @@ patterns = st.text("Tab:*é", max_size=6)
 )
 def test_keys_are_those_that_a_plain_filter_finds(
     keys: list[str], table: str, match: str, some: list[str], after: str, limit: int
-):
+) -> None:
     expected = [
         key
         for key in sorted(set(keys), key=str.encode)
@@ -411,10 +411,10 @@ def test_keys_are_those_that_a_plain_filter_finds(
     ],
 )
 @pytest.mark.parametrize("partitions", [1, 2, 7, 30, 2**31 - 1])
-def test_a_key_is_placed_as_kafka_places_it(key: bytes, murmur2: int, partitions: int):
+def test_a_key_is_placed_as_kafka_places_it(key: bytes, murmur2: int, partitions: int) -> None:
     assert partition_of(key, partitions) == (murmur2 & 0x7FFFFFFF) % partitions
 
 
-def test_there_is_no_partition_of_none():
+def test_there_is_no_partition_of_none() -> None:
     with pytest.raises(ValueError, match="partition"):
         partition_of(b"key", 0)

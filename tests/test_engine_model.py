@@ -51,7 +51,9 @@ METRICS = [
 
 # Sums of these are exact, in whatever order they are added.
 samples = st.integers(-9, 9) | st.integers(-40, 40).map(lambda quarters: quarters / 4)
-others = st.sampled_from([None, None, True, "text", "a text too long to stand inside", [1, {}], {}])
+others: st.SearchStrategy[Any] = st.sampled_from(
+    [None, None, True, "text", "a text too long to stand inside", [1, {}], {}]
+)
 attributes = st.fixed_dictionaries(
     {},
     optional={

@@ -8,6 +8,8 @@ import math
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import zmq
@@ -23,6 +25,8 @@ from collectord.client import (
 )
 from fake_collector import FakeCollector
 
+PublisherTo = Callable[..., Publisher]
+
 KEY = "ObjectVNTable:demo:vn1"
 STRUCT = "UveVirtualNetworkAgent"
 PATIENCE = 20.0
@@ -30,17 +34,17 @@ NOWHERE = "tcp://127.0.0.1:1"
 
 
 @pytest.fixture
-def collector():
+def collector() -> Iterator[FakeCollector]:
     with FakeCollector() as running:
         yield running
 
 
 @pytest.fixture
-def publisher_to():
+def publisher_to() -> Iterator[PublisherTo]:
     """Makes publishers, and in the end closes those that are still open."""
     with contextlib.ExitStack() as made:
 
-        def make(address, **settings):
+        def make(address: str, **settings: Any) -> Publisher:
             publisher = Publisher("host", address, **settings)
             made.callback(close, publisher)
             return publisher
@@ -48,22 +52,24 @@ def publisher_to():
         yield make
 
 
-def close(publisher):
+def close(publisher: Publisher) -> None:
     with contextlib.suppress(PublishError):  # of what the test left unacknowledged
         publisher.close(timeout=0)
 
 
-def publish(publisher, count, first=0):
+def publish(publisher: Publisher, count: int, first: int = 0) -> None:
     for value in range(first, first + count):
         publisher.publish(KEY, STRUCT, {"value": value})
 
 
-def values(collector):
+def values(collector: FakeCollector) -> list[int]:
     return [attributes["value"] for _, _, attributes in collector.records]
 
 
 class TestBatching:
-    def test_a_batch_goes_out_when_it_holds_batch_records(self, collector, publisher_to):
+    def test_a_batch_goes_out_when_it_holds_batch_records(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         publisher = publisher_to(collector.address, batch_records=10, batch_age=math.inf)
 
         publish(publisher, 25)
@@ -71,7 +77,9 @@ class TestBatching:
         collector.wait_for(lambda: len(collector.records) == 20)
         assert [len(batch["records"]) for batch in collector.received] == [10, 10]
 
-    def test_a_batch_goes_out_before_it_holds_more_than_batch_bytes(self, collector, publisher_to):
+    def test_a_batch_goes_out_before_it_holds_more_than_batch_bytes(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         publisher = publisher_to(collector.address, batch_bytes=1000, batch_age=math.inf)
 
         for _ in range(4):
@@ -79,7 +87,9 @@ class TestBatching:
 
         collector.wait_for(lambda: len(collector.records) == 2)
 
-    def test_a_record_larger_than_batch_bytes_is_a_batch_of_its_own(self, collector, publisher_to):
+    def test_a_record_larger_than_batch_bytes_is_a_batch_of_its_own(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         publisher = publisher_to(collector.address, batch_bytes=10)
 
         publish(publisher, 2)
@@ -87,14 +97,18 @@ class TestBatching:
 
         assert [len(batch["records"]) for batch in collector.received] == [1, 1]
 
-    def test_a_batch_goes_out_at_batch_age(self, collector, publisher_to):
+    def test_a_batch_goes_out_at_batch_age(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         publisher = publisher_to(collector.address, batch_age=0.01)
 
         publish(publisher, 1)
 
         collector.wait_for(lambda: values(collector) == [0])
 
-    def test_batches_are_numbered_from_1_in_one_epoch(self, collector, publisher_to):
+    def test_batches_are_numbered_from_1_in_one_epoch(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         publisher = publisher_to(collector.address, batch_records=1, epoch=77)
 
         publish(publisher, 5)
@@ -104,7 +118,9 @@ class TestBatching:
             (77, number) for number in range(1, 6)
         ]
 
-    def test_a_batch_tells_source_time_and_aggtypes(self, collector, publisher_to):
+    def test_a_batch_tells_source_time_and_aggtypes(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         aggtypes = {STRUCT: {"value": "sum"}}
         publisher = publisher_to(collector.address, aggtypes=aggtypes)
 
@@ -119,8 +135,8 @@ class TestBatching:
         assert batch["records"] == [[KEY, STRUCT, {"value": 1}, 5], [KEY, STRUCT, None]]
 
     def test_several_batches_are_on_their_way_before_the_first_is_answered(
-        self, collector, publisher_to
-    ):
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         collector.faults.extend(["lose_reply"] * 7)
         publisher = publisher_to(collector.address, batch_records=1, window=8)
 
@@ -130,7 +146,9 @@ class TestBatching:
         assert publisher.counters.sent == 8
         assert publisher.counters.unreported == 7
 
-    def test_no_more_than_window_batches_are_on_their_way(self, collector, publisher_to):
+    def test_no_more_than_window_batches_are_on_their_way(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         collector.silent = True
         publisher = publisher_to(collector.address, batch_records=1, window=3)
 
@@ -139,7 +157,9 @@ class TestBatching:
 
         assert publisher.counters.sent == 3
 
-    def test_records_of_many_threads_all_arrive_once(self, collector, publisher_to):
+    def test_records_of_many_threads_all_arrive_once(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         publisher = publisher_to(collector.address, batch_records=7)
         threads = [
             threading.Thread(target=publish, args=(publisher, 500, 500 * number))
@@ -154,13 +174,15 @@ class TestBatching:
 
         assert sorted(values(collector)) == list(range(2000))
 
-    def test_publish_numbers_the_records_from_0(self, collector, publisher_to):
+    def test_publish_numbers_the_records_from_0(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         publisher = publisher_to(collector.address)
 
         assert [publisher.publish(KEY, STRUCT, {"value": 1}) for _ in range(3)] == [0, 1, 2]
 
 
-def test_publishers_may_share_a_context(collector):
+def test_publishers_may_share_a_context(collector: FakeCollector) -> None:
     with zmq.Context() as context:
         first = Publisher("one", collector.address, context=context)
         first.close()
@@ -175,7 +197,9 @@ class TestLosses:
 
     @pytest.mark.parametrize("fault", ["lose", "lose_reply", "overloaded"])
     @pytest.mark.parametrize("when", [0, 3, 9], ids=["first", "middle", "last"])
-    def test_one_batch_or_answer(self, collector, publisher_to, fault, when):
+    def test_one_batch_or_answer(
+        self, collector: FakeCollector, publisher_to: PublisherTo, fault: str, when: int
+    ) -> None:
         collector.faults.extend([""] * when + [fault])
         publisher = publisher_to(collector.address, batch_records=10, reply_timeout=0.2)
 
@@ -185,7 +209,7 @@ class TestLosses:
         assert values(collector) == list(range(100))
         assert publisher.counters.acknowledged == 100
 
-    def test_many_in_a_row(self, collector, publisher_to):
+    def test_many_in_a_row(self, collector: FakeCollector, publisher_to: PublisherTo) -> None:
         collector.faults.extend(["", "lose", "overloaded", "lose_reply", "overloaded"] * 3)
         publisher = publisher_to(collector.address, batch_records=10, reply_timeout=0.2)
 
@@ -194,7 +218,9 @@ class TestLosses:
 
         assert values(collector) == list(range(100))
 
-    def test_a_silent_collector_is_tried_again_until_it_answers(self, collector, publisher_to):
+    def test_a_silent_collector_is_tried_again_until_it_answers(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         collector.silent = True
         publisher = publisher_to(collector.address, reply_timeout=0.05)
         publish(publisher, 1)
@@ -207,7 +233,9 @@ class TestLosses:
         assert publisher.counters.timeouts >= 2
         assert publisher.counters.resent >= 2
 
-    def test_a_collector_that_starts_late_gets_everything(self, collector, publisher_to):
+    def test_a_collector_that_starts_late_gets_everything(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         collector.stop()
         publisher = publisher_to(collector.address, batch_records=10)
         publish(publisher, 100)
@@ -218,8 +246,8 @@ class TestLosses:
         assert values(collector) == list(range(100))
 
     def test_a_lost_connection_is_noticed_without_waiting_for_an_answer(
-        self, collector, publisher_to
-    ):
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         collector.silent = True
         publisher = publisher_to(collector.address, reply_timeout=1000)
         publish(publisher, 1)
@@ -233,7 +261,9 @@ class TestLosses:
         assert values(collector) == [0]
         assert publisher.counters.disconnects >= 1
 
-    def test_a_collector_that_keeps_restarting_gets_each_record_once(self, collector, publisher_to):
+    def test_a_collector_that_keeps_restarting_gets_each_record_once(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         publisher = publisher_to(collector.address, batch_records=10, window=4)
 
         for first in range(0, 1000, 100):
@@ -244,7 +274,7 @@ class TestLosses:
 
         assert values(collector) == list(range(1000))
 
-    def test_overload_is_counted(self, collector, publisher_to):
+    def test_overload_is_counted(self, collector: FakeCollector, publisher_to: PublisherTo) -> None:
         collector.faults.extend(["overloaded"] * 3)
         publisher = publisher_to(collector.address)
 
@@ -256,9 +286,9 @@ class TestLosses:
 
 class TestRestartOfTheCollector:
     def test_one_that_lost_everything_gets_a_new_epoch_of_what_is_left(
-        self, collector, publisher_to
-    ):
-        restarts = []
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
+        restarts: list[int] = []
         publisher = publisher_to(
             collector.address, batch_records=1, epoch=5, on_restart=restarts.append
         )
@@ -277,7 +307,9 @@ class TestRestartOfTheCollector:
         assert publisher.counters.restarts == 1
         assert publisher.counters.forgotten == 3
 
-    def test_one_that_lost_the_newest_batches_does_too(self, collector, publisher_to):
+    def test_one_that_lost_the_newest_batches_does_too(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         publisher = publisher_to(collector.address, batch_records=1, epoch=5)
         publish(publisher, 5)
         publisher.flush(PATIENCE)
@@ -290,7 +322,9 @@ class TestRestartOfTheCollector:
         assert publisher.epoch > 5
         assert publisher.counters.forgotten == 2
 
-    def test_one_that_kept_everything_goes_on_in_the_same_epoch(self, collector, publisher_to):
+    def test_one_that_kept_everything_goes_on_in_the_same_epoch(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         publisher = publisher_to(collector.address, batch_records=1, epoch=5)
         publish(publisher, 3)
         publisher.flush(PATIENCE)
@@ -305,8 +339,10 @@ class TestRestartOfTheCollector:
 
 
 class TestRefusals:
-    def test_a_rejected_record_is_reported_with_its_number(self, collector, publisher_to):
-        reported = []
+    def test_a_rejected_record_is_reported_with_its_number(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
+        reported: list[Rejection] = []
         collector.faults.extend(["", "reject"])
         publisher = publisher_to(
             collector.address, batch_records=2, epoch=1, on_rejected=reported.append
@@ -329,7 +365,9 @@ class TestRefusals:
         assert publisher.counters.acknowledged == 4
 
     @pytest.mark.parametrize("code", ["malformed", "too_large"])
-    def test_a_refused_batch_is_replaced_by_an_empty_one(self, collector, publisher_to, code):
+    def test_a_refused_batch_is_replaced_by_an_empty_one(
+        self, collector: FakeCollector, publisher_to: PublisherTo, code: str
+    ) -> None:
         collector.faults.extend(["", code])
         publisher = publisher_to(collector.address, batch_records=2, epoch=1)
 
@@ -342,7 +380,9 @@ class TestRefusals:
         assert (rejection.number, rejection.records, rejection.code) == (2, 2, code)
         assert publisher.counters.rejected == 2
 
-    def test_a_refused_empty_batch_stops_the_publisher(self, collector, publisher_to):
+    def test_a_refused_empty_batch_stops_the_publisher(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         collector.faults.extend(["malformed"] * 2)
         publisher = publisher_to(collector.address)
         publish(publisher, 1)
@@ -350,7 +390,9 @@ class TestRefusals:
         with pytest.raises(PublishError, match="even an empty batch"):
             publisher.flush(PATIENCE)
 
-    def test_a_newer_run_of_the_source_stops_the_older(self, collector, publisher_to):
+    def test_a_newer_run_of_the_source_stops_the_older(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         old = publisher_to(collector.address, epoch=1)
         new = publisher_to(collector.address, epoch=2)
         publish(new, 1)
@@ -367,8 +409,8 @@ class TestRefusals:
         [("unauthorised", "unauthorised: as told"), ("garbage", "doesn't answer as a collector")],
     )
     def test_what_will_not_get_better_stops_the_publisher(
-        self, collector, publisher_to, fault, message
-    ):
+        self, collector: FakeCollector, publisher_to: PublisherTo, fault: str, message: str
+    ) -> None:
         collector.faults.append(fault)
         publisher = publisher_to(collector.address)
         publish(publisher, 1)
@@ -376,8 +418,10 @@ class TestRefusals:
         with pytest.raises(PublishError, match=message):
             publisher.flush(PATIENCE)
 
-    def test_what_a_callback_raises_stops_the_publisher(self, collector, publisher_to):
-        def fall(rejection):
+    def test_what_a_callback_raises_stops_the_publisher(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
+        def fall(rejection: Rejection) -> None:
             raise KeyError(rejection.number)
 
         collector.faults.append("reject")
@@ -389,7 +433,7 @@ class TestRefusals:
 
 
 class TestFullBuffer:
-    def test_raises_if_told_so(self, publisher_to):
+    def test_raises_if_told_so(self, publisher_to: PublisherTo) -> None:
         publisher = publisher_to(NOWHERE, buffer_bytes=1000, when_full="raise")
 
         with pytest.raises(BufferFull, match="the bound is 1000"):
@@ -397,14 +441,16 @@ class TestFullBuffer:
 
         assert 0 < publisher.counters.published < 1000
 
-    def test_raises_after_the_timeout(self, publisher_to):
+    def test_raises_after_the_timeout(self, publisher_to: PublisherTo) -> None:
         publisher = publisher_to(NOWHERE, buffer_bytes=1)
         publish(publisher, 1)
 
         with pytest.raises(BufferFull):
             publisher.publish(KEY, STRUCT, {}, timeout=0.01)
 
-    def test_blocks_until_there_is_room(self, collector, publisher_to):
+    def test_blocks_until_there_is_room(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         publisher = publisher_to(collector.address, buffer_bytes=1000, batch_records=5)
 
         publish(publisher, 500)
@@ -412,10 +458,13 @@ class TestFullBuffer:
 
         assert values(collector) == list(range(500))
 
-    def test_a_callback_is_not_blocked_by_its_own_publisher(self, collector, publisher_to):
-        full = []
+    def test_a_callback_is_not_blocked_by_its_own_publisher(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
+        full: list[BufferFull] = []
 
-        def publish_again(rejection):
+        def publish_again(rejection: Rejection) -> None:
+            assert rejection.record is not None
             try:
                 publisher.publish(*rejection.record)
             except BufferFull as error:
@@ -430,13 +479,15 @@ class TestFullBuffer:
 
 
 class TestClosing:
-    def test_a_block_ends_when_everything_is_acknowledged(self, collector):
+    def test_a_block_ends_when_everything_is_acknowledged(self, collector: FakeCollector) -> None:
         with Publisher("host", collector.address, batch_age=1000) as publisher:
             publish(publisher, 10)
 
         assert values(collector) == list(range(10))
 
-    def test_flush_tells_what_is_missing_and_may_be_called_again(self, collector, publisher_to):
+    def test_flush_tells_what_is_missing_and_may_be_called_again(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
         collector.silent = True
         publisher = publisher_to(collector.address, reply_timeout=0.05)
         publish(publisher, 3)
@@ -448,14 +499,16 @@ class TestClosing:
 
         assert values(collector) == [0, 1, 2]
 
-    def test_closing_without_a_collector_raises(self):
+    def test_closing_without_a_collector_raises(self) -> None:
         publisher = Publisher("host", NOWHERE)
         publish(publisher, 1)
 
         with pytest.raises(FlushTimeout, match=NOWHERE):
             publisher.close(timeout=0.01)
 
-    def test_a_closed_publisher_takes_nothing_and_may_be_closed_again(self, collector):
+    def test_a_closed_publisher_takes_nothing_and_may_be_closed_again(
+        self, collector: FakeCollector
+    ) -> None:
         publisher = Publisher("host", collector.address)
         publisher.close()
         publisher.close()
@@ -465,12 +518,12 @@ class TestClosing:
         with pytest.raises(PublishError, match="closed"):
             publisher.flush()
 
-    def test_closing_wakes_who_waits_for_room(self):
+    def test_closing_wakes_who_waits_for_room(self) -> None:
         publisher = Publisher("host", NOWHERE, buffer_bytes=1)
         publish(publisher, 1)
         raised = []
 
-        def wait():
+        def wait() -> None:
             try:
                 publish(publisher, 1)
             except PublishError as error:
@@ -484,7 +537,7 @@ class TestClosing:
 
         assert len(raised) == 1
 
-    def test_a_program_that_forgets_to_close_still_ends(self):
+    def test_a_program_that_forgets_to_close_still_ends(self) -> None:
         program = (
             "from collectord.client import Publisher\n"
             f"Publisher('host', {NOWHERE!r}).publish({KEY!r}, {STRUCT!r}, {{}})\n"
@@ -494,7 +547,7 @@ class TestClosing:
 
 
 class TestWithoutAcknowledgement:
-    def test_everything_arrives_without_numbers(self, collector):
+    def test_everything_arrives_without_numbers(self, collector: FakeCollector) -> None:
         with Publisher("host", collector.address, acknowledged=False) as publisher:
             publish(publisher, 5000)
         collector.wait_for(lambda: len(collector.records) == 5000)
@@ -502,7 +555,7 @@ class TestWithoutAcknowledgement:
         assert values(collector) == list(range(5000))
         assert not any("seq" in batch or "epoch" in batch for batch in collector.received)
 
-    def test_closing_waits_until_everything_is_on_the_wire(self, collector):
+    def test_closing_waits_until_everything_is_on_the_wire(self, collector: FakeCollector) -> None:
         with Publisher("host", collector.address, acknowledged=False) as publisher:
             for _ in range(20):
                 publisher.publish(KEY, STRUCT, {"text": "x" * (1 << 20)})
@@ -510,7 +563,9 @@ class TestWithoutAcknowledgement:
         collector.wait_for(lambda: len(collector.records) == 20)
 
     @pytest.mark.parametrize("code", ["too_large", "malformed", "overloaded"])
-    def test_a_refusal_that_is_told_harms_no_other_batch(self, collector, publisher_to, code):
+    def test_a_refusal_that_is_told_harms_no_other_batch(
+        self, collector: FakeCollector, publisher_to: PublisherTo, code: str
+    ) -> None:
         collector.faults.append(code)
         publisher = publisher_to(collector.address, acknowledged=False, batch_records=1)
 
@@ -520,7 +575,7 @@ class TestWithoutAcknowledgement:
 
         assert values(collector) == [1, 2]
 
-    def test_it_waits_for_a_connection(self, collector):
+    def test_it_waits_for_a_connection(self, collector: FakeCollector) -> None:
         collector.stop()
         with Publisher("host", collector.address, acknowledged=False) as publisher:
             publish(publisher, 10)
@@ -530,13 +585,15 @@ class TestWithoutAcknowledgement:
 
 
 class TestAsyncio:
-    def test_coroutines_publish_and_flush_without_blocking_the_loop(self, collector):
-        async def main():
+    def test_coroutines_publish_and_flush_without_blocking_the_loop(
+        self, collector: FakeCollector
+    ) -> None:
+        async def main() -> None:
             async with Publisher(
                 "host", collector.address, buffer_bytes=1000, batch_records=5
             ) as publisher:
 
-                async def tell(first):
+                async def tell(first: int) -> None:
                     for value in range(first, first + 100):
                         await publisher.publish_async(KEY, STRUCT, {"value": value})
 
@@ -547,8 +604,10 @@ class TestAsyncio:
 
         assert sorted(values(collector)) == list(range(500))
 
-    def test_the_loop_goes_on_while_a_coroutine_waits_for_room(self, collector):
-        async def main():
+    def test_the_loop_goes_on_while_a_coroutine_waits_for_room(
+        self, collector: FakeCollector
+    ) -> None:
+        async def main() -> None:
             collector.gate.clear()
             async with Publisher("host", collector.address, buffer_bytes=1) as publisher:
                 await publisher.publish_async(KEY, STRUCT, {"value": 0})
@@ -562,8 +621,8 @@ class TestAsyncio:
 
         assert values(collector) == [0, 1]
 
-    def test_a_cancelled_publish_leaves_nothing_behind(self, publisher_to):
-        async def main():
+    def test_a_cancelled_publish_leaves_nothing_behind(self, publisher_to: PublisherTo) -> None:
+        async def main() -> None:
             publisher = publisher_to(NOWHERE, buffer_bytes=1)
             await publisher.publish_async(KEY, STRUCT, {"value": 0})
             with pytest.raises(asyncio.TimeoutError):
@@ -572,8 +631,8 @@ class TestAsyncio:
 
         asyncio.run(main())
 
-    def test_flush_async_raises_what_flush_does(self, publisher_to):
-        async def main():
+    def test_flush_async_raises_what_flush_does(self, publisher_to: PublisherTo) -> None:
+        async def main() -> None:
             publisher = publisher_to(NOWHERE)
             await publisher.publish_async(KEY, STRUCT, {"value": 0})
             with pytest.raises(FlushTimeout):
@@ -582,8 +641,8 @@ class TestAsyncio:
         asyncio.run(main())
 
 
-def nested(depth):
-    value = []
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
     for _ in range(depth - 1):
         value = [value]
     return value
@@ -615,7 +674,9 @@ class TestWhatPublishRefuses:
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_records(self, publisher_to, record, message):
+    def test_records(
+        self, publisher_to: PublisherTo, record: tuple[Any, ...], message: str
+    ) -> None:
         publisher = publisher_to(NOWHERE)
 
         with pytest.raises(ValueError, match=message):
@@ -632,7 +693,9 @@ class TestWhatPublishRefuses:
         ],
         ids=["longest", "values", "deepest"],
     )
-    def test_records_at_their_limits_pass(self, collector, publisher_to, record):
+    def test_records_at_their_limits_pass(
+        self, collector: FakeCollector, publisher_to: PublisherTo, record: tuple[Any, ...]
+    ) -> None:
         publisher = publisher_to(collector.address)
 
         publisher.publish(*record)
@@ -651,6 +714,6 @@ class TestWhatPublishRefuses:
         ],
         ids=["no-source", "long-source", "address", "when_full", "window"],
     )
-    def test_settings(self, settings, message):
+    def test_settings(self, settings: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             Publisher(**{"source": "host", "address": NOWHERE, **settings})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -20,34 +22,36 @@ from collectord.client import (
 )
 from fake_collector import Answers, FakeServer, FakeStream
 
+Ask = Callable[..., Any]
+
 PATIENCE = 20.0
 KEY = "ObjectVNTable:demo:vn1"
 VIEW = {"UveVirtualNetworkAgent": {"egress_flow_count": 7}}
 
 
 @pytest.fixture
-def answers():
+def answers() -> Answers:
     return Answers()
 
 
 @pytest.fixture
-def address(answers):
+def address(answers: Answers) -> Iterator[str]:
     with FakeServer(answers) as server:
         yield server.address
 
 
-async def in_a_list(iterator):
+async def in_a_list(iterator: AsyncIterator[Any]) -> list[Any]:
     return [item async for item in iterator]
 
 
-def blocking(address, method, **fields):
+def blocking(address: str, method: str, **fields: Any) -> Any:
     with QueryClient(address, PATIENCE) as client:
         result = getattr(client, method)(**fields)
         return result if isinstance(result, dict) else list(result)
 
 
-def with_asyncio(address, method, **fields):
-    async def ask():
+def with_asyncio(address: str, method: str, **fields: Any) -> Any:
+    async def ask() -> Any:
         async with AsyncQueryClient(address, PATIENCE) as client:
             result = getattr(client, method)(**fields)
             return await (in_a_list(result) if hasattr(result, "__aiter__") else result)
@@ -107,8 +111,15 @@ FILTERS = {
     ids=lambda value: value if isinstance(value, str) and len(value) < 8 else "",
 )
 def test_each_operation_is_asked_and_its_answer_returned(
-    address, answers, ask, method, fields, request_, reply, result
-):
+    address: str,
+    answers: Answers,
+    ask: Ask,
+    method: str,
+    fields: dict[str, Any],
+    request_: dict[str, Any],
+    reply: Any,
+    result: Any,
+) -> None:
     answers.replies.append({"ok": True, **reply})
 
     assert ask(address, method, **fields) == result
@@ -118,8 +129,10 @@ def test_each_operation_is_asked_and_its_answer_returned(
 
 @both
 @pytest.mark.parametrize("method", ["find", "keys"])
-def test_pages_are_followed_to_the_end_even_over_an_empty_one(address, answers, ask, method):
-    def page(*keys):
+def test_pages_are_followed_to_the_end_even_over_an_empty_one(
+    address: str, answers: Answers, ask: Ask, method: str
+) -> None:
+    def page(*keys: str) -> dict[str, Any]:
         return {"ok": True, "uves": dict.fromkeys(keys, VIEW), "keys": list(keys)}
 
     answers.replies.extend([{**page("a", "b"), "next": "b"}, {**page(), "next": "m"}, page("z")])
@@ -131,7 +144,7 @@ def test_pages_are_followed_to_the_end_even_over_an_empty_one(address, answers, 
 
 
 @both
-def test_an_unknown_key_raises_not_found(address, answers, ask):
+def test_an_unknown_key_raises_not_found(address: str, answers: Answers, ask: Ask) -> None:
     error = {"code": "not_found", "message": "nobody told of it"}
     answers.replies.append({"ok": False, "error": error})
 
@@ -150,7 +163,9 @@ def test_an_unknown_key_raises_not_found(address, answers, ask):
     ],
     ids=["refused", "other-map", "text", "broken"],
 )
-def test_other_errors_raise_query_error(address, answers, ask, reply, code, message):
+def test_other_errors_raise_query_error(
+    address: str, answers: Answers, ask: Ask, reply: Any, code: str, message: str
+) -> None:
     answers.replies.append(reply if isinstance(reply, bytes) else wire.encode(reply))
 
     with pytest.raises(QueryError, match=message) as caught:
@@ -160,7 +175,9 @@ def test_other_errors_raise_query_error(address, answers, ask, reply, code, mess
 
 
 @both
-def test_an_unknown_filter_is_refused_before_it_is_asked(address, answers, ask):
+def test_an_unknown_filter_is_refused_before_it_is_asked(
+    address: str, answers: Answers, ask: Ask
+) -> None:
     with pytest.raises(TypeError, match="no such filter: sfillt; there are sfilt, mfilt"):
         ask(address, "get", key=KEY, sfillt="compute-1")
 
@@ -168,58 +185,64 @@ def test_an_unknown_filter_is_refused_before_it_is_asked(address, answers, ask):
 
 
 @both
-def test_finding_needs_a_table_or_a_pattern(address, ask):
+def test_finding_needs_a_table_or_a_pattern(address: str, ask: Ask) -> None:
     with pytest.raises(TypeError, match="a table or a pattern"):
         ask(address, "find")
 
 
 @pytest.mark.parametrize("made", [QueryClient, AsyncQueryClient, Subscriber, AsyncSubscriber])
-def test_a_wrong_address_is_a_value_error(made):
+def test_a_wrong_address_is_a_value_error(made: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match=r"cannot connect to 'nonsense'.*write tcp://"):
         made(address="nonsense")
 
 
-def test_no_answer_raises_timeout_and_the_next_request_is_answered(address, answers):
+def test_no_answer_raises_timeout_and_the_next_request_is_answered(
+    address: str, answers: Answers
+) -> None:
     answers.replies.append(None)
     with QueryClient(address, timeout=0.05) as client:
         with pytest.raises(Timeout, match=f"no answer from {address} within 0.05 s"):
             client.get("first")
         client.timeout = PATIENCE
 
-        assert client.get("second") == "second"
+        second: Any = client.get("second")
+        assert second == "second"
 
 
-def test_no_answer_raises_timeout_in_asyncio_too(address, answers):
-    async def ask():
+def test_no_answer_raises_timeout_in_asyncio_too(address: str, answers: Answers) -> None:
+    async def ask() -> None:
         answers.replies.append(None)
         async with AsyncQueryClient(address, timeout=0.05) as client:
             with pytest.raises(Timeout, match=f"no answer from {address} within 0.05 s"):
                 await client.get("first")
             client.timeout = PATIENCE
-            assert await client.get("second") == "second"
+            second: Any = await client.get("second")
+            assert second == "second"
 
     asyncio.run(ask())
 
 
-def test_a_cancelled_request_does_not_harm_the_next(address, answers):
-    async def ask():
+def test_a_cancelled_request_does_not_harm_the_next(address: str, answers: Answers) -> None:
+    async def ask() -> None:
         answers.replies.append(None)
         async with AsyncQueryClient(address, PATIENCE) as client:
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(client.get("first"), 0.01)
             answers.replies.clear()
-            assert await client.get("second") == "second"
+            second: Any = await client.get("second")
+            assert second == "second"
 
     asyncio.run(ask())
 
 
-def test_threads_share_a_client_and_each_gets_its_own_answers(address):
-    wrong = []
+def test_threads_share_a_client_and_each_gets_its_own_answers(address: str) -> None:
+    wrong: list[tuple[str, Any]] = []
 
-    def ask(name):
+    def ask(name: str) -> None:
         for number in range(100):
             key = f"{name}:{number}"
-            if (got := client.get(key)) != key:
+            got: Any = client.get(key)
+            if got != key:
                 wrong.append((key, got))
 
     with QueryClient(address, PATIENCE) as client:
@@ -232,22 +255,23 @@ def test_threads_share_a_client_and_each_gets_its_own_answers(address):
     assert wrong == []
 
 
-def test_tasks_share_a_client_and_each_gets_its_own_answers(address):
-    async def ask():
+def test_tasks_share_a_client_and_each_gets_its_own_answers(address: str) -> None:
+    async def ask() -> None:
         async with AsyncQueryClient(address, PATIENCE) as client:
             keys = [str(number) for number in range(100)]
-            assert await asyncio.gather(*map(client.get, keys)) == keys
+            got: list[Any] = await asyncio.gather(*map(client.get, keys))
+            assert got == keys
 
     asyncio.run(ask())
 
 
 @pytest.fixture
-def stream():
+def stream() -> Iterator[FakeStream]:
     with FakeStream() as running:
         yield running
 
 
-def test_a_subscriber_gets_what_changes(stream):
+def test_a_subscriber_gets_what_changes(stream: FakeStream) -> None:
     with Subscriber("T:*", stream.address, connect_timeout=PATIENCE) as subscriber:
         stream.wait_for_subscription("T:")
         stream.send("T:a", "S", {"x": 1})
@@ -269,7 +293,9 @@ def test_a_subscriber_gets_what_changes(stream):
         ("T:.*", "T:.", ["T:.a"]),
     ],
 )
-def test_only_keys_that_match_the_pattern_are_told(stream, pattern, prefix, keys):
+def test_only_keys_that_match_the_pattern_are_told(
+    stream: FakeStream, pattern: str, prefix: str, keys: list[str]
+) -> None:
     with Subscriber(pattern, stream.address) as subscriber:
         stream.wait_for_subscription(prefix)
         for key in ["T:a1", "T:b", "T:a2", "T:.a"]:
@@ -280,13 +306,13 @@ def test_only_keys_that_match_the_pattern_are_told(stream, pattern, prefix, keys
             subscriber.receive(timeout=0.01)
 
 
-def test_without_a_collector_a_subscriber_does_not_wait_longer_than_told():
+def test_without_a_collector_a_subscriber_does_not_wait_longer_than_told() -> None:
     with pytest.raises(Timeout, match=r"no answer from tcp://127.0.0.1:1 within"):
         Subscriber(address="tcp://127.0.0.1:1", connect_timeout=0.01)
 
 
-def test_an_asyncio_subscriber_gets_what_changes_and_matches(stream):
-    async def follow():
+def test_an_asyncio_subscriber_gets_what_changes_and_matches(stream: FakeStream) -> None:
+    async def follow() -> list[str]:
         async with AsyncSubscriber("T:*1", stream.address) as subscriber:
             await asyncio.to_thread(stream.wait_for_subscription, "T:")
             for key in ["T:a1", "T:b", "T:b1"]:

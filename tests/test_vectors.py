@@ -58,7 +58,7 @@ def sequence(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def test_every_step_is_that_of_the_original(sequence: dict[str, Any]):
+def test_every_step_is_that_of_the_original(sequence: dict[str, Any]) -> None:
     engine, periods = engine_of(sequence), sequence["periods"]
     for number, period in enumerate(periods):
         apply_samples(engine, period["samples_in"], START + number * PERIOD)
@@ -85,7 +85,7 @@ def test_every_step_is_that_of_the_original(sequence: dict[str, Any]):
     assert told == [{name: step[name] for name in told[0]} for step in steps]
 
 
-def test_a_view_shows_every_step_as_the_original_does(sequence: dict[str, Any]):
+def test_a_view_shows_every_step_as_the_original_does(sequence: dict[str, Any]) -> None:
     engine = engine_of(sequence)
     for number, period in enumerate(sequence["periods"]):
         start = START + number * PERIOD

@@ -65,7 +65,7 @@ def exact(value: Any) -> bytes:
 @given(records, types, filters, st.randoms(use_true_random=False))
 def test_a_view_never_depends_on_the_order_of_arrival(
     told: list[Any], types: dict[str, str], filters: Filters, shuffler: random.Random
-):
+) -> None:
     later = [
         [struct, source, dict(shuffler.sample(list(attributes.items()), len(attributes)))]
         for struct, source, attributes in told
@@ -75,7 +75,9 @@ def test_a_view_never_depends_on_the_order_of_arrival(
 
 
 @given(records, types, filters)
-def test_a_view_of_anything_can_be_sent(told: list[Any], types: dict[str, str], filters: Filters):
+def test_a_view_of_anything_can_be_sent(
+    told: list[Any], types: dict[str, str], filters: Filters
+) -> None:
     view = merge(told, types, {}, filters)
     wire.encode_view(view)
     wire.encode_json(view)
@@ -84,7 +86,7 @@ def test_a_view_of_anything_can_be_sent(told: list[Any], types: dict[str, str], 
 @given(records, types, filters)
 def test_merging_changes_nothing_of_what_was_told(
     told: list[Any], types: dict[str, str], filters: Filters
-):
+) -> None:
     before = exact(told)
     merge(told, types, {}, filters)
     assert exact(told) == before
@@ -93,7 +95,7 @@ def test_merging_changes_nothing_of_what_was_told(
 @given(records, types, filters)
 def test_a_filtered_view_is_the_view_of_the_filtered_records(
     told: list[Any], types: dict[str, str], filters: Filters
-):
+) -> None:
     kept = [
         [
             struct,
@@ -115,7 +117,7 @@ def test_a_filtered_view_is_the_view_of_the_filtered_records(
 
 
 @given(columns(values))
-def test_by_source_holds_exactly_what_was_told(column: dict[str, Any]):
+def test_by_source_holds_exactly_what_was_told(column: dict[str, Any]) -> None:
     told = [["Agent", source, {"x": value}] for source, value in column.items()]
     view = merge(told, {}, {}, Filters(by_source=True))["Agent"]["x"]
     assert list(view) == sorted(column)
@@ -123,7 +125,7 @@ def test_by_source_holds_exactly_what_was_told(column: dict[str, Any]):
 
 
 @given(columns(values))
-def test_none_names_every_source_once_or_shows_what_all_agree_on(column: dict[str, Any]):
+def test_none_names_every_source_once_or_shows_what_all_agree_on(column: dict[str, Any]) -> None:
     shown = told_by(column, "none")
     first, *others = (column[source] for source in sorted(column))
     if shown is first:
@@ -138,7 +140,7 @@ def test_none_names_every_source_once_or_shows_what_all_agree_on(column: dict[st
 
 
 @given(values, values, values)
-def test_to_agree_is_an_equivalence(first: Any, second: Any, third: Any):
+def test_to_agree_is_an_equivalence(first: Any, second: Any, third: Any) -> None:
     def agree(left: Any, right: Any) -> bool:
         return told_by({"a": left, "b": right}, "none") is left
 
@@ -149,17 +151,17 @@ def test_to_agree_is_an_equivalence(first: Any, second: Any, third: Any):
 
 
 @given(columns(st.integers(-(2**59), 2**59)))
-def test_a_sum_of_integers_is_exact(column: dict[str, int]):
+def test_a_sum_of_integers_is_exact(column: dict[str, int]) -> None:
     assert told_by(column, "sum") == sum(column.values())
 
 
 @given(columns(st.floats(-1e15, 1e15)))
-def test_a_sum_of_floats_is_their_sum(column: dict[str, float]):
+def test_a_sum_of_floats_is_their_sum(column: dict[str, float]) -> None:
     assert told_by(column, "sum") == pytest.approx(sum(column.values()), abs=1)
 
 
 @given(columns(st.dictionaries(names, st.integers(-(2**50), 2**50) | st.text(max_size=2))))
-def test_a_sum_of_maps_is_the_sum_of_each_member(column: dict[str, dict[str, Any]]):
+def test_a_sum_of_maps_is_the_sum_of_each_member(column: dict[str, dict[str, Any]]) -> None:
     expected: dict[str, int] = {}
     for value in column.values():
         for name, member in value.items():
@@ -169,7 +171,7 @@ def test_a_sum_of_maps_is_the_sum_of_each_member(column: dict[str, dict[str, Any
 
 
 @given(columns(st.lists(values, max_size=5)))
-def test_a_union_of_lists_has_every_element_exactly_once(column: dict[str, list[Any]]):
+def test_a_union_of_lists_has_every_element_exactly_once(column: dict[str, list[Any]]) -> None:
     def same(left: Any, right: Any) -> bool:
         return told_by({"a": left, "b": right}, "none") is left
 
@@ -181,7 +183,7 @@ def test_a_union_of_lists_has_every_element_exactly_once(column: dict[str, list[
 
 
 @given(columns(st.dictionaries(st.text("ab:", max_size=3), values, max_size=3)))
-def test_a_union_of_maps_loses_no_entry(column: dict[str, dict[str, Any]]):
+def test_a_union_of_maps_loses_no_entry(column: dict[str, dict[str, Any]]) -> None:
     union = told_by(column, "union")
     entries = [(source, *entry) for source, told in column.items() for entry in told.items()]
     if isinstance(union, dict):
@@ -192,7 +194,7 @@ def test_a_union_of_maps_loses_no_entry(column: dict[str, dict[str, Any]]):
 
 
 @given(columns(st.lists(values, max_size=5)))
-def test_an_append_has_every_element_of_every_list(column: dict[str, list[Any]]):
+def test_an_append_has_every_element_of_every_list(column: dict[str, list[Any]]) -> None:
     expected = [element for source in sorted(column) for element in column[source]]
     assert exact(told_by(column, "append")) == exact(expected)
 
@@ -200,7 +202,7 @@ def test_an_append_has_every_element_of_every_list(column: dict[str, list[Any]])
 @given(columns(st.lists(st.fixed_dictionaries({"name": names, "n": st.integers(-9, 9)}))))
 def test_an_append_by_key_has_one_row_for_each_key_with_the_sum_of_its_rows(
     column: dict[str, list[dict[str, Any]]],
-):
+) -> None:
     sums: dict[str, int] = {}
     for source in sorted(column):
         for row in column[source]:
@@ -210,5 +212,5 @@ def test_an_append_by_key_has_one_row_for_each_key_with_the_sum_of_its_rows(
 
 
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=8))
-def test_a_pattern_matches_what_a_shell_would_match(pattern: str, key: str):
+def test_a_pattern_matches_what_a_shell_would_match(pattern: str, key: str) -> None:
     assert matches(pattern, key) == bool(re.fullmatch(fnmatch.translate(pattern), key))
