@@ -237,8 +237,8 @@ static void end_proxy(struct partition *partition, uint32_t number, struct serie
     begin_result(partition, number, series, at)->flags = RESULT_DELETED;
 }
 
-static void step_proxy(struct partition *partition, uint32_t number, struct series *series,
-                       unsigned at, double value)
+static inline void step_proxy(struct partition *partition, uint32_t number,
+                              struct series *series, unsigned at, double value)
 {
     const struct algorithm *algorithm = &partition->metrics[number].algorithms[at];
     struct result *result = begin_result(partition, number, series, at);
@@ -248,24 +248,40 @@ static void step_proxy(struct partition *partition, uint32_t number, struct seri
         partition_note_series(partition, number, series, (uint16_t)(1u << at));
 }
 
-static void close_algorithm(struct partition *partition, uint32_t number, struct series *series,
-                            unsigned at, bool sampled)
+/* A period with samples: each algorithm takes its number, those with one reducer the same. */
+static void close_sampled(struct partition *partition, uint32_t number, struct series *series)
 {
     const struct metric *metric = &partition->metrics[number];
-    const struct algorithm *algorithm = &metric->algorithms[at];
-    uint16_t bit = (uint16_t)(1u << at);
-    if (sampled) {
-        double value = algorithm->reducer->reduce(metric, series, series->next % RING);
+    const struct algorithm *algorithm = metric->algorithms;
+    const struct reducer *reducer = NULL;
+    double value = 0;
+    for (unsigned at = 0; at < metric->algorithm_count; at++, algorithm++) {
+        if (!(series->live & 1u << at))
+            continue;
+        if (algorithm->reducer != reducer) {
+            reducer = algorithm->reducer;
+            value = reducer->reduce(metric, series, series->next % RING);
+        }
         if (isnan(value))
-            return;
-        series->started |= bit;
+            continue;
+        series->started |= (uint16_t)(1u << at);
         step_proxy(partition, number, series, at, value);
-    } else if (!(series->started & bit)) {
-        return; /* the periods before its first sample are none of its own */
-    } else if (algorithm->timeout && series->empty >= algorithm->timeout) {
-        end_proxy(partition, number, series, at);
-    } else if (algorithm->reducer->steps_when_empty) {
-        step_proxy(partition, number, series, at, 0);
+    }
+}
+
+/* A period without: it counts for those that had one with samples before. */
+static void close_empty(struct partition *partition, uint32_t number, struct series *series)
+{
+    const struct metric *metric = &partition->metrics[number];
+    series->empty += series->empty < UINT16_MAX;
+    for (unsigned at = 0; at < metric->algorithm_count; at++) {
+        const struct algorithm *algorithm = &metric->algorithms[at];
+        if (!(series->live & series->started & 1u << at))
+            continue;
+        if (algorithm->timeout && series->empty >= algorithm->timeout)
+            end_proxy(partition, number, series, at);
+        else if (algorithm->reducer->steps_when_empty)
+            step_proxy(partition, number, series, at, 0);
     }
 }
 
@@ -275,21 +291,21 @@ static void close_period(struct partition *partition, uint32_t number, struct se
     struct metric *metric = &partition->metrics[number];
     unsigned slot = series->next % RING;
     struct bin *bin = &series_bins(metric, series)[slot];
-    bool sampled = bin->count > 0;
     series->carry = last_arrival(metric, series);
-    series->empty = sampled ? 0 : (uint16_t)(series->empty + (series->empty < UINT16_MAX));
-    partition->counters.closed += sampled || series->started;
-    for (unsigned at = 0; at < metric->algorithm_count; at++)
-        if (series->live & 1u << at)
-            close_algorithm(partition, number, series, at, sampled);
-    if (sampled) {
+    if (bin->count > 0) {
+        partition->counters.closed++;
+        series->empty = 0;
+        close_sampled(partition, number, series);
         *bin = (struct bin){0};
         if (metric->lanes)
             clear_lanes(partition, metric, series, (uint8_t)(1u << slot));
+    } else if (series->started) {
+        partition->counters.closed++;
+        close_empty(partition, number, series);
     }
     series->next++;
     /* What was ended while later periods hold samples begins anew with them. */
-    if (series->newest >= series->next && series->live != metric->all)
+    if (series->live != metric->all && series->newest >= series->next)
         series->live = metric->all;
 }
 
@@ -360,10 +376,10 @@ void series_add(struct partition *partition, uint32_t number, uint32_t id, struc
 
 /* ---- the clock ------------------------------------------------------------------------------------ */
 
-static void advance_series(struct partition *partition, uint32_t number, uint32_t id)
+static void advance_series(struct partition *partition, uint32_t number, uint32_t id,
+                           struct series *series)
 {
     struct metric *metric = &partition->metrics[number];
-    struct series *series = series_at(metric, id);
     uint64_t now = partition->clock / 1000;
     while (series->live) {
         uint64_t then = closes_at(partition, metric, series);
@@ -379,20 +395,17 @@ static void advance_series(struct partition *partition, uint32_t number, uint32_
         partition_release_key(partition, key);
 }
 
-/* Ask for the memory of the series some places on: the header first, then what it points to. */
-static void fetch_ahead(const struct metric *metric, uint32_t id, uint32_t end)
+/* Ask for the memory of the series some places on: the header first, then the bin it points to. */
+static inline void fetch_ahead(const struct metric *metric, const uint8_t *cell, uint32_t left)
 {
     enum { HEADER_AHEAD = 8, BIN_AHEAD = 4 };
-    if (id + HEADER_AHEAD < end) {
-        const uint8_t *header = pool_at(&metric->pool, id + HEADER_AHEAD);
-        __builtin_prefetch(header, 1);
-        __builtin_prefetch(header + metric->bins - 1, 1);
-    }
-    if (id + BIN_AHEAD < end) {
-        const struct series *series = series_at(metric, id + BIN_AHEAD);
-        __builtin_prefetch(&series_bins(metric, series)[series->next % RING], 1);
-        __builtin_prefetch(&series_bins(metric, series)[(series->next + 1) % RING]);
-    }
+    uint32_t size = metric->pool.cell;
+    if (left <= HEADER_AHEAD)
+        return;
+    __builtin_prefetch(cell + HEADER_AHEAD * size, 1);
+    __builtin_prefetch(cell + HEADER_AHEAD * size + metric->bins - 1, 1);
+    const struct series *series = (const struct series *)(const void *)(cell + BIN_AHEAD * size);
+    __builtin_prefetch(&series_bins(metric, series)[series->next % RING], 1);
 }
 
 static void advance_slab(struct partition *partition, uint32_t number, uint32_t slab)
@@ -400,16 +413,17 @@ static void advance_slab(struct partition *partition, uint32_t number, uint32_t 
     struct metric *metric = &partition->metrics[number];
     uint64_t seconds = partition->clock / 1000000;
     uint32_t now = seconds < NEVER ? (uint32_t)seconds : NEVER - 1;
-    uint32_t first = slab * POOL_SLAB, end = first + POOL_SLAB;
-    uint32_t *due = series_due(metric, first);
-    for (uint32_t id = first; id < end; id++) {
-        if (due[id - first] > now)
-            continue;
-        fetch_ahead(metric, id, end);
-        if (series_at(metric, id)->live)
-            advance_series(partition, number, id);
-        else
-            due[id - first] = NEVER; /* a cell that was not in use yet */
+    uint32_t first = slab * POOL_SLAB, *due = series_due(metric, first);
+    struct series *series = series_at(metric, first);
+    for (uint32_t at = 0; at < POOL_SLAB; at++) {
+        if (due[at] <= now) {
+            fetch_ahead(metric, (const uint8_t *)series, POOL_SLAB - at);
+            if (series->live)
+                advance_series(partition, number, first + at, series);
+            else
+                due[at] = NEVER; /* a cell that was not in use yet */
+        }
+        series = (struct series *)(void *)((uint8_t *)series + metric->pool.cell);
     }
 }
 
