@@ -28,6 +28,7 @@ struct parser {
     const uint8_t *start;
     struct batch *batch;
     struct batch_fault *fault;
+    uint32_t first_record, first_attribute; /* of this message */
     bool has_records;
 };
 
@@ -218,7 +219,7 @@ static enum batch_status read_records(struct parser *parser)
     if (!opened)
         return refuse(parser, start, "records is no array");
     parser->has_records = true;
-    batch->record_count = batch->attribute_count = 0;
+    batch_rewind(batch, parser->first_record, parser->first_attribute);
     for (; status == BATCH_OK && count > 0; count--) {
         if (batch->record_count == BATCH_RECORDS) {
             refuse(parser, start, "a batch holds 65536 records at most");
@@ -380,17 +381,36 @@ static enum batch_status read_batch(struct parser *parser)
     return BATCH_OK;
 }
 
+/* Every record of the message is told who sent it. */
+static void set_source(struct batch *batch, uint32_t first)
+{
+    for (uint32_t at = first; at < batch->record_count; at++) {
+        batch->records[at].source = batch->source;
+        batch->records[at].source_length = (uint16_t)batch->source_length;
+    }
+}
+
 enum batch_status batch_read(struct batch *batch, const uint8_t *message, size_t length,
                              size_t limit, struct batch_fault *fault)
+{
+    batch->record_count = batch->attribute_count = 0;
+    return batch_read_more(batch, message, length, limit, fault);
+}
+
+enum batch_status batch_read_more(struct batch *batch, const uint8_t *message, size_t length,
+                                  size_t limit, struct batch_fault *fault)
 {
     struct batch fresh = {.memory = batch->memory,
                           .records = batch->records,
                           .attributes = batch->attributes,
                           .record_capacity = batch->record_capacity,
-                          .attribute_capacity = batch->attribute_capacity};
+                          .attribute_capacity = batch->attribute_capacity,
+                          .record_count = batch->record_count,
+                          .attribute_count = batch->attribute_count};
     *batch = fresh;
     *fault = (struct batch_fault){"", 0};
-    struct parser parser = {{message, message + length}, message, batch, fault, false};
+    struct parser parser = {{message, message + length}, message, batch, fault,
+                            batch->record_count, batch->attribute_count, false};
     enum batch_status status;
     if (length > limit) {
         fault->message = "the message is larger than COLLECTOR.message_size";
@@ -400,12 +420,19 @@ enum batch_status batch_read(struct batch *batch, const uint8_t *message, size_t
     }
     if (status == BATCH_OK) {
         batch->unanswered = !batch->has_seq;
+        set_source(batch, parser.first_record);
     } else {
         bool whole = find_seq(message, length, &batch->seq, &batch->has_seq);
         batch->unanswered = whole && !batch->has_seq;
-        batch->record_count = 0;
+        batch_rewind(batch, parser.first_record, parser.first_attribute);
     }
     return status;
+}
+
+void batch_rewind(struct batch *batch, uint32_t records, uint32_t attributes)
+{
+    batch->record_count = records;
+    batch->attribute_count = attributes;
 }
 
 void batch_init(struct batch *batch, struct memory *memory)

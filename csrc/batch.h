@@ -56,6 +56,7 @@ struct attribute_in {
 };
 
 struct record_in {
+    const uint8_t *source; /* of its message */
     const uint8_t *key;
     const uint8_t *struct_name;
     uint64_t time;     /* microseconds since the epoch */
@@ -65,6 +66,7 @@ struct record_in {
     uint32_t key_hash;
     uint32_t record;   /* the id it was found or made under */
     uint16_t partition;
+    uint16_t source_length;
     uint16_t key_length;
     uint8_t struct_length;
     uint8_t rejection;
@@ -110,6 +112,14 @@ void batch_init(struct batch *batch, struct memory *memory);
  * than `limit` bytes is too large; it is still looked through for its seq. */
 enum batch_status batch_read(struct batch *batch, const uint8_t *message, size_t length,
                              size_t limit, struct batch_fault *fault);
+
+/* Read one message more behind those that `batch` holds, of which it keeps the records alone: the
+ * other fields are this message's. What is refused leaves the records as they were. */
+enum batch_status batch_read_more(struct batch *batch, const uint8_t *message, size_t length,
+                                  size_t limit, struct batch_fault *fault);
+
+/* Take away all but the first records and attributes. */
+void batch_rewind(struct batch *batch, uint32_t records, uint32_t attributes);
 
 /* Free the copies of values that were not handed on, and arrays that one big batch made big. */
 void batch_clear(struct batch *batch);

@@ -5,7 +5,10 @@
 
 #include <string.h>
 
-enum { CHUNK = 256 }; /* records applied under one hold of a partition's lock */
+enum {
+    CHUNK = 256,        /* records applied under one hold of a partition's lock */
+    SHORT_MESSAGE = 512 /* bytes of a message that is applied together with others */
+};
 
 const char *const outcome_names[OUTCOMES] = {"applied",   "duplicate",  "resync",     "malformed",
                                              "too_large", "overloaded", "stale_epoch"};
@@ -83,77 +86,6 @@ int engine_configure(struct engine *engine, const struct metric *metrics, uint32
     return status;
 }
 
-/* ---- aggtypes ---------------------------------------------------------------------------------------- */
-
-static uint32_t intern(struct engine *engine, struct names *names, const void *text, size_t length)
-{
-    uint32_t hash = names_hash(names, text, length);
-    uint32_t id = names_find(names, hash, text, length);
-    return id != NONE ? id : names_add(names, &engine->memory, hash, text, length);
-}
-
-/* Make room for one aggtype, or set it when `commits`; the text of the batch was checked. */
-static int take_aggtype(struct engine *engine, const char *spelling, size_t length,
-                        const uint8_t *text, uint32_t text_length, bool commits)
-{
-    uint32_t hash = names_hash(&engine->aggtypes, spelling, length);
-    uint32_t id = names_find(&engine->aggtypes, hash, spelling, length);
-    if (id == NONE && (commits || engine->aggtypes.count >= engine->aggtype_limit)) {
-        engine->counters.aggtypes_dropped += commits;
-        return 0;
-    }
-    if (id == NONE) {
-        id = names_add(&engine->aggtypes, &engine->memory, hash, spelling, length);
-        if (id == NONE)
-            return -1;
-        names_at(&engine->aggtypes, id)->tag = -1;
-    }
-    if (engine->aggtype_texts.count >= engine->aggtype_limit &&
-        names_find(&engine->aggtype_texts,
-                   names_hash(&engine->aggtype_texts, text, text_length), text,
-                   text_length) == NONE) {
-        engine->counters.aggtypes_dropped += commits;
-        return 0;
-    }
-    uint32_t value = intern(engine, &engine->aggtype_texts, text, text_length);
-    if (value == NONE)
-        return -1;
-    struct name *name = names_at(&engine->aggtypes, id);
-    if (commits && name->tag != (int32_t)value) {
-        name->tag = (int32_t)value;
-        atomic_fetch_add(&engine->aggtypes_version, 1);
-    }
-    return 0;
-}
-
-static int take_aggtypes(struct engine *engine, bool commits)
-{
-    const struct batch *batch = &engine->batch;
-    if (batch->aggtypes == NULL)
-        return 0;
-    struct msgpack_reader reader = {batch->aggtypes, batch->aggtypes + batch->aggtypes_length};
-    struct msgpack_head structs, attributes;
-    char spelling[METRIC_NAME];
-    (void)msgpack_read(&reader, &structs);
-    for (; structs.length > 0; structs.length--) {
-        const uint8_t *name = NULL, *attribute = NULL, *text = NULL;
-        uint32_t name_length = 0, attribute_length = 0, text_length = 0;
-        (void)msgpack_read_str(&reader, &name, &name_length);
-        memcpy(spelling, name, name_length);
-        spelling[name_length] = '-';
-        (void)msgpack_read(&reader, &attributes);
-        for (; attributes.length > 0; attributes.length--) {
-            (void)msgpack_read_str(&reader, &attribute, &attribute_length);
-            (void)msgpack_read_str(&reader, &text, &text_length);
-            memcpy(spelling + name_length + 1, attribute, attribute_length);
-            if (take_aggtype(engine, spelling, (size_t)name_length + 1 + attribute_length, text,
-                             text_length, commits))
-                return -1;
-        }
-    }
-    return 0;
-}
-
 /* ---- sources ------------------------------------------------------------------------------------------- */
 
 /* The source of the batch; NULL where there is no memory, or no room for one more. */
@@ -200,15 +132,16 @@ static enum outcome_status judge(const struct source *source, const struct batch
 
 /* ---- applying ------------------------------------------------------------------------------------------ */
 
-/* Hash every record's names; the struct's name is most often the one of the record before. */
-static void hash_records(struct engine *engine, uint64_t now)
+/* Hash the names of a message's records, those from `first` on; the struct's name is most often the
+ * one of the record before. */
+static void hash_records(struct engine *engine, uint32_t first, uint64_t now)
 {
     struct batch *batch = &engine->batch;
     uint64_t time = batch->has_time ? batch->time : now;
     uint32_t source = hash_name(batch->source, batch->source_length, engine->seed);
     uint32_t struct_hash = 0, struct_length = 0;
     const uint8_t *struct_name = NULL;
-    for (uint32_t at = 0; at < batch->record_count; at++) {
+    for (uint32_t at = first; at < batch->record_count; at++) {
         struct record_in *in = &batch->records[at];
         in->record = NONE;
         if (!in->timed)
@@ -305,9 +238,8 @@ static void abandon(struct engine *engine)
 
 static int apply_records(struct engine *engine, uint64_t now)
 {
-    hash_records(engine, now);
     engine->first_partition = engine->end_partition = 0;
-    int status = group_records(engine) || take_aggtypes(engine, false) ? -1 : 0;
+    int status = group_records(engine) || engine_take_aggtypes(engine, false) ? -1 : 0;
     uint32_t end = engine->end_partition;
     for (uint32_t at = engine->first_partition; status == 0 && at < end; at++)
         if (engine->starts[at] != engine->starts[at + 1])
@@ -316,17 +248,19 @@ static int apply_records(struct engine *engine, uint64_t now)
         abandon(engine);
         return -1;
     }
-    (void)take_aggtypes(engine, true);
+    (void)engine_take_aggtypes(engine, true);
     for (uint32_t at = engine->first_partition; at < end; at++)
         if (engine->starts[at] != engine->starts[at + 1])
             commit(engine, at);
     return 0;
 }
 
-static void count_records(struct engine *engine, struct outcome *outcome)
+/* Tell what became of the records of one message, those from `first` to `end`. */
+static void count_records(struct engine *engine, uint32_t first, uint32_t end,
+                          struct outcome *outcome)
 {
     const struct batch *batch = &engine->batch;
-    for (uint32_t at = 0; at < batch->record_count; at++) {
+    for (uint32_t at = first; at < end; at++) {
         uint8_t rejection = batch->records[at].rejection;
         engine->counters.rejected[rejection] += rejection != RECORD_GOOD;
         if (rejection == RECORD_GOOD) {
@@ -334,7 +268,7 @@ static void count_records(struct engine *engine, struct outcome *outcome)
             continue;
         }
         if (outcome->rejected < OUTCOME_REJECTED) {
-            outcome->rows[outcome->rejected].index = at;
+            outcome->rows[outcome->rejected].index = at - first;
             outcome->rows[outcome->rejected].rejection = rejection;
         }
         outcome->rejected++;
@@ -362,6 +296,8 @@ static void apply_batch(struct engine *engine, uint64_t now, struct outcome *out
     }
     outcome->durable = source->durable;
     outcome->status = judge(source, batch, &outcome->last);
+    if (outcome->status == OUTCOME_APPLIED)
+        hash_records(engine, 0, now);
     if (outcome->status == OUTCOME_APPLIED && apply_records(engine, now)) {
         refuse(outcome, OUTCOME_OVERLOADED, "the collector is out of memory");
         if (engine->source_names.index.used > known)
@@ -374,7 +310,7 @@ static void apply_batch(struct engine *engine, uint64_t now, struct outcome *out
                "a newer run of this source is known: its epoch is higher");
     if (outcome->status != OUTCOME_APPLIED)
         return;
-    count_records(engine, outcome);
+    count_records(engine, 0, batch->record_count, outcome);
     if (batch->has_seq) {
         if (!source->numbered || source->epoch != batch->epoch)
             source->durable = outcome->durable = 0;
@@ -384,8 +320,14 @@ static void apply_batch(struct engine *engine, uint64_t now, struct outcome *out
     }
 }
 
-void engine_apply(struct engine *engine, const uint8_t *message, size_t length, uint64_t now,
-                  struct outcome *outcome)
+static void count_message(struct engine *engine, size_t length, const struct outcome *outcome)
+{
+    engine->counters.outcomes[outcome->status]++;
+    engine->counters.bytes += length;
+}
+
+static void apply_message(struct engine *engine, struct text message, uint64_t now,
+                          struct outcome *outcome)
 {
     static const enum outcome_status refusals[] = {
         [BATCH_MALFORMED] = OUTCOME_MALFORMED,
@@ -393,10 +335,9 @@ void engine_apply(struct engine *engine, const uint8_t *message, size_t length, 
         [BATCH_NO_MEMORY] = OUTCOME_OVERLOADED,
     };
     memset(outcome, 0, sizeof *outcome);
-    pthread_mutex_lock(&engine->ingest);
     struct batch *batch = &engine->batch;
-    enum batch_status status =
-        batch_read(batch, message, length, engine->batch_bytes, &outcome->fault);
+    enum batch_status status = batch_read(batch, (const uint8_t *)message.bytes, message.length,
+                                          engine->batch_bytes, &outcome->fault);
     outcome->answer = !batch->unanswered;
     outcome->has_seq = batch->has_seq;
     outcome->seq = batch->seq;
@@ -406,10 +347,77 @@ void engine_apply(struct engine *engine, const uint8_t *message, size_t length, 
         outcome->status = refusals[status];
     if (status == BATCH_NO_MEMORY)
         outcome->fault.message = "the collector is out of memory";
-    engine->counters.outcomes[outcome->status]++;
-    engine->counters.bytes += length;
+    count_message(engine, message.length, outcome);
     batch_clear(batch);
-    pthread_mutex_unlock(&engine->ingest);
+}
+
+/* ---- short messages, several at once --------------------------------------------------------------- */
+
+/* Read one more short message behind the others; false where it has to be applied alone: it wants
+ * an answer, its source is new, it tells aggtypes, or something is wrong with it. */
+static bool gather_one(struct engine *engine, struct text message, uint64_t now)
+{
+    struct batch *batch = &engine->batch;
+    struct batch_fault fault;
+    uint32_t first = batch->record_count, first_attribute = batch->attribute_count;
+    if (message.length > SHORT_MESSAGE ||
+        batch_read_more(batch, (const uint8_t *)message.bytes, message.length, engine->batch_bytes,
+                        &fault))
+        return false;
+    uint32_t source = names_find(&engine->source_names,
+                                 names_hash(&engine->source_names, batch->source,
+                                            batch->source_length),
+                                 batch->source, batch->source_length);
+    if (batch->has_seq || batch->aggtypes != NULL || source == NONE) {
+        batch_rewind(batch, first, first_attribute);
+        return false;
+    }
+    engine->gathered[engine->gathered_count].source = source;
+    engine->gathered[engine->gathered_count].end = batch->record_count;
+    engine->gathered_count++;
+    hash_records(engine, first, now);
+    return true;
+}
+
+/* Apply as many of the first messages as can be applied as one batch; returns how many. Waiting
+ * for memory is most of the work of a short message, and together they wait once. */
+static size_t apply_together(struct engine *engine, const struct text *messages, size_t count,
+                             uint64_t now, struct outcome *outcomes)
+{
+    struct batch *batch = &engine->batch;
+    batch->record_count = batch->attribute_count = 0;
+    engine->gathered_count = 0;
+    while (engine->gathered_count < count && engine->gathered_count < GATHERED &&
+           gather_one(engine, messages[engine->gathered_count], now))
+        ;
+    batch->aggtypes = NULL;
+    size_t gathered = engine->gathered_count;
+    if (gathered > 0 && apply_records(engine, now))
+        gathered = 0; /* no memory: each has to go its own way, and to be told so */
+    for (size_t at = 0; at < gathered; at++) {
+        memset(&outcomes[at], 0, sizeof outcomes[at]);
+        engine->sources[engine->gathered[at].source].last_seen = now;
+        count_records(engine, at ? engine->gathered[at - 1].end : 0, engine->gathered[at].end,
+                      &outcomes[at]);
+        count_message(engine, messages[at].length, &outcomes[at]);
+    }
+    batch_clear(batch);
+    return gathered;
+}
+
+void engine_apply(struct engine *engine, const struct text *messages, size_t count, uint64_t now,
+                  struct outcome *outcomes)
+{
+    for (size_t at = 0; at < count;) {
+        pthread_mutex_lock(&engine->ingest);
+        size_t gathered = 0;
+        if (count - at > 1 && messages[at].length <= SHORT_MESSAGE)
+            gathered = apply_together(engine, messages + at, count - at, now, outcomes + at);
+        if (gathered == 0)
+            apply_message(engine, messages[at], now, &outcomes[at]);
+        at += gathered ? gathered : 1;
+        pthread_mutex_unlock(&engine->ingest);
+    }
 }
 
 uint64_t engine_advance(struct engine *engine, uint32_t number, uint64_t now)

@@ -1,7 +1,8 @@
 /* engine.h: all partitions, and the sources that feed them.
  *
- * engine_apply takes one message: it is read, its place in the source's numbering is judged, its
- * records are handed to their partitions, and what became of it is told in a struct outcome.
+ * engine_apply takes messages: each is read, its place in its source's numbering is judged, its
+ * records are handed to their partitions, and what became of it is told in a struct outcome. Short
+ * messages that follow one another and want no answer are applied as if they were one.
  *
  * Locks, in this order: `ingest` (one batch at a time; also guards the sources, the aggtypes and
  * the counters), then the lock of one partition. No call holds two partitions' locks. Readers and
@@ -12,7 +13,10 @@
 
 #include "partition.h"
 
-enum { OUTCOME_REJECTED = 16 /* bad records that an outcome lists */ };
+enum {
+    OUTCOME_REJECTED = 16, /* bad records that an outcome lists */
+    GATHERED = 128         /* short messages that are applied together */
+};
 
 enum outcome_status {
     OUTCOME_APPLIED,
@@ -70,6 +74,11 @@ struct engine {
     size_t order_capacity;
     uint32_t *starts; /* where each partition's begin in it; one more than partitions */
     uint32_t first_partition, end_partition; /* those the batch has records of lie between */
+    struct gathered { /* a message that is applied with others */
+        uint32_t source;
+        uint32_t end; /* of its records */
+    } gathered[GATHERED];
+    uint32_t gathered_count;
     struct names source_names;
     struct source *sources; /* by the id of the name */
     size_t source_capacity;
@@ -89,9 +98,12 @@ void engine_free(struct engine *engine);
 int engine_configure(struct engine *engine, const struct metric *metrics, uint32_t count,
                      uint64_t lateness);
 
-/* Apply one message at the time `now`, in microseconds. */
-void engine_apply(struct engine *engine, const uint8_t *message, size_t length, uint64_t now,
-                  struct outcome *outcome);
+/* Apply messages in their order, at the time `now` in microseconds; an outcome for each. */
+void engine_apply(struct engine *engine, const struct text *messages, size_t count, uint64_t now,
+                  struct outcome *outcomes);
+
+/* Make room for the aggtypes of the batch, or set them when `commits`; 0 or -1 (no memory). */
+int engine_take_aggtypes(struct engine *engine, bool commits);
 
 /* Close what the clock closes in one partition; returns how many periods were closed. */
 uint64_t engine_advance(struct engine *engine, uint32_t partition, uint64_t now);

@@ -200,25 +200,6 @@ void engine_source_records(struct engine *engine, struct msgpack_writer *writer)
     msgpack_close_array(writer, opened, written);
 }
 
-void engine_aggtypes(struct engine *engine, struct msgpack_writer *writer)
-{
-    pthread_mutex_lock(&engine->ingest);
-    size_t opened = msgpack_open_array(writer);
-    uint32_t written = 0;
-    for (uint32_t id = 0; id < engine->aggtypes.count; id++) {
-        const struct name *name = names_at(&engine->aggtypes, id);
-        if (name->tag < 0)
-            continue;
-        const struct name *text = names_at(&engine->aggtype_texts, (uint32_t)name->tag);
-        msgpack_write_array(writer, 2);
-        msgpack_write_str(writer, name->text, name->length);
-        msgpack_write_str(writer, text->text, text->length);
-        written++;
-    }
-    msgpack_close_array(writer, opened, written);
-    pthread_mutex_unlock(&engine->ingest);
-}
-
 uint32_t engine_source_count(struct engine *engine)
 {
     pthread_mutex_lock(&engine->ingest);

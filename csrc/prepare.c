@@ -51,23 +51,22 @@ static uint16_t find_slot(const struct partition *partition, struct record *reco
 /* ---- finding and making ---------------------------------------------------------------------------- */
 
 static bool is_record(const struct partition *partition, const struct record *record,
-                      const struct batch *batch, const struct record_in *in)
+                      const struct record_in *in)
 {
     const struct name *struct_name = names_at(&partition->structs, record->struct_name);
     const struct name *source = names_at(&partition->sources, record->source);
     return record->key->length == in->key_length && struct_name->length == in->struct_length &&
-           source->length == batch->source_length &&
+           source->length == in->source_length &&
            memcmp(record->key->text, in->key, in->key_length) == 0 &&
            memcmp(struct_name->text, in->struct_name, in->struct_length) == 0 &&
-           memcmp(source->text, batch->source, batch->source_length) == 0;
+           memcmp(source->text, in->source, in->source_length) == 0;
 }
 
-static uint32_t find_record(const struct partition *partition, const struct batch *batch,
-                            const struct record_in *in)
+static uint32_t find_record(const struct partition *partition, const struct record_in *in)
 {
     uint32_t at = in->hash, id;
     while ((id = index_next(&partition->record_index, in->hash, &at)) != NONE)
-        if (is_record(partition, pool_at(&partition->records, id), batch, in))
+        if (is_record(partition, pool_at(&partition->records, id), in))
             return id;
     return NONE;
 }
@@ -127,16 +126,15 @@ static void sweep_later(struct partition *partition, uint32_t id)
     record->swept = true;
 }
 
-static uint32_t make_record(struct partition *partition, const struct batch *batch,
-                            const struct record_in *in)
+static uint32_t make_record(struct partition *partition, const struct record_in *in)
 {
     if (index_reserve(&partition->record_index, partition->memory))
         return NONE;
     uint32_t struct_name =
         intern(partition, &partition->structs, in->struct_name, in->struct_length);
     uint32_t source = struct_name == NONE ? NONE
-                                          : intern(partition, &partition->sources, batch->source,
-                                                   batch->source_length);
+                                          : intern(partition, &partition->sources, in->source,
+                                                   in->source_length);
     uint32_t id = source == NONE ? NONE : pool_take(&partition->records, partition->memory);
     struct key *key = id == NONE ? NULL : key_of(partition, in);
     if (key == NULL) {
@@ -352,9 +350,8 @@ static bool sets_something(const struct batch *batch, const struct record_in *in
 static int prepare_record(struct partition *partition, struct batch *batch, struct record_in *in,
                           uint64_t now)
 {
-    if (in->record == NONE || !is_record(partition, pool_at(&partition->records, in->record),
-                                         batch, in))
-        in->record = find_record(partition, batch, in);
+    if (in->record == NONE || !is_record(partition, pool_at(&partition->records, in->record), in))
+        in->record = find_record(partition, in);
     struct record *record =
         in->record == NONE ? NULL : pool_at(&partition->records, in->record);
     if (in->removes) {
@@ -376,7 +373,7 @@ static int prepare_record(struct partition *partition, struct batch *batch, stru
     if (record == NULL) {
         if (!sets_something(batch, in))
             return 0;
-        in->record = make_record(partition, batch, in);
+        in->record = make_record(partition, in);
         if (in->record == NONE)
             return -1;
     }

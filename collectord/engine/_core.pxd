@@ -163,7 +163,7 @@ cdef extern from "engine.h":
     int engine_init(engine *, uint32_t, uint64_t, void *, void *) nogil
     void engine_free(engine *) nogil
     int engine_configure(engine *, const metric *, uint32_t, uint64_t) nogil
-    void engine_apply(engine *, const uint8_t *, size_t, uint64_t, outcome *) nogil
+    void engine_apply(engine *, const text *, size_t, uint64_t, outcome *) nogil
     uint64_t engine_advance(engine *, uint32_t, uint64_t) nogil
     void engine_lock(engine *, uint32_t) nogil
     void engine_unlock(engine *, uint32_t) nogil

@@ -171,17 +171,15 @@ cdef class Engine:
 
     def apply(self, bytes batch not None, now):
         cdef outcome told
-        cdef const uint8_t *message = <const uint8_t *>PyBytes_AS_STRING(batch)
-        cdef size_t length = PyBytes_GET_SIZE(batch)
+        cdef text message = _text(batch)
         self._check_time(now)
         cdef uint64_t time = now
         with nogil:
-            engine_apply(&self.core, message, length, time, &told)
+            engine_apply(&self.core, &message, 1, time, &told)
         return _outcome(&told)
 
     def apply_many(self, list batches not None, now):
-        cdef const uint8_t *messages[AT_ONCE]
-        cdef size_t lengths[AT_ONCE]
+        cdef text messages[AT_ONCE]
         cdef outcome *told
         cdef Py_ssize_t count, at, first = 0
         self._check_time(now)
@@ -198,11 +196,9 @@ cdef class Engine:
                     batch = held[first + at]
                     if type(batch) is not bytes:
                         raise TypeError(f"a batch is bytes, not {type(batch).__name__}")
-                    messages[at] = <const uint8_t *>PyBytes_AS_STRING(batch)
-                    lengths[at] = PyBytes_GET_SIZE(batch)
+                    messages[at] = _text(batch)
                 with nogil:
-                    for at in range(count):
-                        engine_apply(&self.core, messages[at], lengths[at], time, &told[at])
+                    engine_apply(&self.core, messages, count, time, told)
                 for at in range(count):
                     if told[at].answer or told[at].rejected or told[at].status != OUTCOME_APPLIED:
                         answers.append(_outcome(&told[at]))

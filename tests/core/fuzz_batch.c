@@ -76,7 +76,8 @@ static void apply_next(struct life *life)
     life->faults = armed;
     struct outcome outcome;
     memcpy(copy, bytes, length);
-    engine_apply(&life->engine, copy, length, life->now, &outcome);
+    engine_apply(&life->engine, &(struct text){(const char *)copy, length}, 1, life->now,
+                 &outcome);
     free(copy);
     faults_end(&life->faults);
     check_outcome(life, &outcome);

@@ -98,7 +98,8 @@ void open_record(struct msgpack_writer *writer, const char *key, const char *str
 enum outcome_status apply(struct engine *engine, struct msgpack_writer *writer, uint64_t now)
 {
     struct outcome outcome;
-    engine_apply(engine, writer->bytes, writer->length, now, &outcome);
+    engine_apply(engine, &(struct text){(const char *)writer->bytes, writer->length}, 1, now,
+                 &outcome);
     msgpack_writer_free(writer);
     return outcome.status;
 }

@@ -31,7 +31,8 @@ static bool is_whole(const struct outcome *outcome)
 static bool send(struct story *story, struct msgpack_writer *batch, uint64_t now)
 {
     struct outcome outcome;
-    engine_apply(&story->engine, batch->bytes, batch->length, now, &outcome);
+    engine_apply(&story->engine, &(struct text){(const char *)batch->bytes, batch->length}, 1, now,
+                 &outcome);
     msgpack_writer_free(batch);
     return is_whole(&outcome);
 }
@@ -122,6 +123,31 @@ static bool first_source_again(struct story *story)
 static bool unnumbered_source(struct story *story)
 {
     return send_samples(story, "three", 0, START + 71 * SECOND);
+}
+
+/* Short messages that are applied as one; each needs memory of its own, for a key and a value. */
+static bool short_messages(struct story *story)
+{
+    enum { MESSAGES = 3 };
+    struct msgpack_writer written[MESSAGES];
+    struct text messages[MESSAGES];
+    struct outcome outcomes[MESSAGES];
+    for (unsigned at = 0; at < MESSAGES; at++) {
+        written[at] = open_batch("one", 0, 0, 1);
+        open_record(&written[at], key_name(1000 + at), "S", 2, false);
+        write_natural(&written[at], "a", at);
+        write_text(&written[at], "text");
+        write_text(&written[at], "a value that is too long for the slot");
+        messages[at] = (struct text){(const char *)written[at].bytes, written[at].length};
+    }
+    engine_apply(&story->engine, messages, MESSAGES, START + 2 * SECOND, outcomes);
+    bool whole = true;
+    for (unsigned at = 0; at < MESSAGES; at++) {
+        CHECK(is_whole(&outcomes[at]) == is_whole(&outcomes[0]));
+        whole = is_whole(&outcomes[at]);
+        msgpack_writer_free(&written[at]);
+    }
+    return whole;
 }
 
 static bool aggtypes(struct story *story)
@@ -376,7 +402,7 @@ static const struct {
     step *take;
 } STEPS[] = {
     STEP(begin), STEP(configure_sums), STEP(first_source), STEP(watch), STEP(second_source),
-    STEP(aggtypes), STEP(many_attributes), STEP(long_values), STEP(read_every_key),
+    STEP(short_messages), STEP(aggtypes), STEP(many_attributes), STEP(long_values), STEP(read_every_key),
     STEP(list_keys), STEP(tables), STEP(sources), STEP(source_records), STEP(told_aggtypes),
     STEP(take_changes_of_0), STEP(advance_a_minute), STEP(take_results), STEP(configure_more),
     STEP(first_source_again), STEP(unnumbered_source), STEP(samples_where_texts_were),
@@ -446,7 +472,9 @@ static bool live_with_fault(unsigned tested, uint64_t nth, bool ever_after,
     CHECK(done || refused);
     if (story.begun)
         audit(&story.engine);
-    if (done && refused)
+    /* What failed together was applied one by one, and then there was memory. */
+    bool tried_again = STEPS[tested].take == short_messages;
+    if (done && refused && !tried_again)
         CHECK(dropped(&story) > 0);
     if (!done && !changes_partition_by_partition(STEPS[tested].take)) {
         struct msgpack_writer after = story.begun ? dump(&story.engine) : new_writer();
