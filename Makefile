@@ -23,11 +23,11 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
 # The C core under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
-sanitize:
+sanitize: .venv/ready
 	$(MAKE) -C tests/core sanitize
 
 # The reader and the engine under libFuzzer; wants clang.
-fuzz:
+fuzz: .venv/ready
 	$(MAKE) -C tests/core fuzz SECONDS=$(SECONDS)
 
 dist: .venv/ready

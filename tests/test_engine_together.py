@@ -46,7 +46,8 @@ def messages(draw: st.DrawFn) -> bytes:
 def told(engine: Engine) -> Any:
     """All that can be asked of an engine, in an order that does not depend on how it came."""
     reads = []
-    for key in engine.keys():
+    keys = engine.keys()
+    for key in keys:
         held, proxies = engine.read(key) or ([], [])
         reads.append((key, sorted(held, key=lambda row: row[:2]), sorted(map(repr, proxies))))
     changed = [sorted(engine.take_changed(at)) for at in range(engine.partitions)]
