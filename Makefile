@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SECONDS ?= 60
 
-.PHONY: demo test check bench sanitize fuzz dist conf clean
+.PHONY: demo test check bench sanitize fuzz dist conf clean missing
 
 demo: .venv/ready
 	$(BIN)/python -m collectord.demo
@@ -22,13 +22,16 @@ check: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
+# The core's makefile is told its Python: with `make -j` it may be read before there is one.
+CORE_TESTS = $(MAKE) -C tests/core PYTHON=$(abspath $(BIN)/python)
+
 # The C core under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
 sanitize: .venv/ready
-	$(MAKE) -C tests/core sanitize
+	$(CORE_TESTS) sanitize
 
 # The reader and the engine under libFuzzer; wants clang.
 fuzz: .venv/ready
-	$(MAKE) -C tests/core fuzz SECONDS=$(SECONDS)
+	$(CORE_TESTS) fuzz SECONDS=$(SECONDS)
 
 dist: .venv/ready
 	$(BIN)/python -m build
@@ -37,12 +40,22 @@ dist: .venv/ready
 conf: .venv/ready
 	$(BIN)/python -m collectord.options > conf/contrail-collector.conf
 
-# The extension is built again where a source of it is newer.
-.venv/ready: pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h collectord/engine/*.pyx collectord/engine/*.pxd)
+# The extension is built again where a source of it is newer, came or went, or where it is missing.
+# It is removed before, since setuptools doesn't notice a source that is gone; and imported after,
+# which shows that it can be, and leaves nothing to be written beside the sources later.
+EXTENSION := collectord/engine/_core*.so
+SOURCES := csrc collectord/engine \
+    $(wildcard csrc/*.c csrc/*.h collectord/engine/*.pyx collectord/engine/*.pxd)
+
+.venv/ready: pyproject.toml setup.py $(SOURCES) $(if $(wildcard $(EXTENSION)),,missing)
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	rm -f $(EXTENSION)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -c 'import collectord.engine'
 	touch $@
 
+missing:
+
 clean:
-	rm -rf build dist .venv *.egg-info collectord/engine/_core.c collectord/engine/*.so
+	rm -rf build dist .venv *.egg-info collectord/engine/_core.c $(EXTENSION)

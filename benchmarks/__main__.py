@@ -1,4 +1,7 @@
-"""``python -m benchmarks [NAME …]``: run the benchmarks and print one table."""
+"""``python -m benchmarks [NAME …]``: run the benchmarks and print one table.
+
+Each one's rows are told on standard error as soon as it is done; one that fails costs no other its.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,17 +43,26 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
     report, about = Report(), machine()
+    failed = []
     for name in dict.fromkeys(options.names or BENCHMARKS):
         start = time.monotonic()
-        BENCHMARKS[name](report, load.QUICK if options.quick else load.Scale())
-        print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+        figures = Report()
+        try:
+            BENCHMARKS[name](figures, load.QUICK if options.quick else load.Scale())
+        except Exception:  # noqa: BLE001 - whatever it is, the others' figures are still wanted
+            traceback.print_exc()
+            failed.append(name)
+        print(f"{name}: {time.monotonic() - start:.0f} s\n{figures.table()}", file=sys.stderr)
+        report.rows += figures.rows
     print(", ".join(f"{name}: {value}" for name, value in about.items()))
     if options.quick:
         print("A quick run: these figures mean nothing.")
     print(f"\n{report.table()}")
     if options.json:
         options.json.write_text(json.dumps({"machine": about, "rows": report.as_json()}, indent=1))
-    return 0
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ CHECKS: dict[str, Callable[[str], object]] = {"DEFAULT.uve_proxy_list": proxies.
 
 OK = 0
 FAILED = 1
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TICK = 0.25
 """Seconds between two looks at the clock: a period closes at most that late."""
 RELOADED = ("DEFAULT.uve_proxy_list", "DEFAULT.uve_proxy_lateness", "DEFAULT.log_level")
@@ -49,6 +50,7 @@ def run(settings: Settings) -> int:
 
 
 async def _run(settings: Settings) -> int:
+    _allow_connections()
     context = zmq.Context[zmq.Socket[bytes]]()
     try:
         collector = Collector(settings, context)
@@ -60,6 +62,14 @@ async def _run(settings: Settings) -> int:
         return await collector.serve()
     finally:
         context.term()
+
+
+def _allow_connections() -> None:
+    """Each connection takes a file descriptor: allow as many as the system lets this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    log.info("up to %d file descriptors, so about as many connections", hard)
 
 
 class StartError(Exception):
@@ -123,7 +133,7 @@ class Collector:
                     self.engine,
                     shadow,
                     self.settings.endpoint("STREAM"),
-                    view=self.queries.view,
+                    view=self.queries.fair_view,
                 )
             undo.pop_all()
 
@@ -133,6 +143,7 @@ class Collector:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopping.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # main held them back until here
         self.ingest.start()
         tasks = [
             asyncio.create_task(part)
@@ -161,14 +172,18 @@ class Collector:
     async def _stop(self, tasks: list[asyncio.Task[Any]]) -> None:
         """First no more comes in and what came is applied; then what was asked is answered."""
         log.log(logs.NOTICE, "stopping")
-        await asyncio.to_thread(self.ingest.stop)
-        for partition in range(self.engine.partitions):
-            self.engine.advance(partition, now())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.queries.close()
-        self.stream.close()
+        try:
+            await asyncio.to_thread(self.ingest.stop)
+            for partition in range(self.engine.partitions):
+                self.engine.advance(partition, now())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.queries.close()
+        finally:  # a socket left open would keep the process for ever
+            self.ingest.close()
+            self.queries.abandon()
+            self.stream.close()
 
     def _fail(self, error: BaseException) -> None:
         """A thread ended that should not have; called on that thread."""
@@ -184,6 +199,7 @@ class Collector:
 
     def _reload(self) -> None:
         """Read the configuration again and take on what can be; SIGHUP asked for it."""
+        log.debug("SIGHUP: reading the configuration again")
         try:
             settings = self.settings.reload()
         except ConfigurationError as error:
@@ -207,6 +223,7 @@ class Collector:
             **self.ingest.counters,
             **self.queries.counters,
             **self.stream.counters,
+            **logs.counters,
         }
         time_now = now()
         return {

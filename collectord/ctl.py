@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import random
 import socket
 import sys
 import time
@@ -35,6 +36,7 @@ from collectord.client import (
     QueryClient,
     QueryError,
     Rejection,
+    StaleEpoch,
     Subscriber,
     Timeout,
 )
@@ -45,6 +47,11 @@ USAGE = 2
 UNREACHABLE = 3
 REFUSED = 4
 INTERRUPTED = 130
+
+ATTEMPTS = 20
+"""How often a ``send`` begins while others of the same source, begun later, get in before it."""
+LONGEST_PAUSE = 0.1
+"""Seconds between two of them; chance decides how many, so that the others get out of step."""
 
 SOURCE = f"{socket.gethostname()}:Tool:collectorctl:0"
 
@@ -184,18 +191,27 @@ def watch(options: argparse.Namespace) -> int:
 def send(options: argparse.Namespace) -> int:
     """``collectorctl send``."""
     sending = Sending()
-    with _made(
-        Publisher,
-        source=options.source or os.environ.get("COLLECTORCTL_SOURCE", SOURCE),
-        address=options.ingest,
-        aggtypes=_made(records.aggtypes, texts=options.aggtype, struct=options.struct),
-        on_rejected=sending.complain_of,
-    ) as publisher:
-        if options.key is None:
-            sending.lines(publisher, options)
-        else:
-            sending.one(publisher, options)
-        _flush_while_it_moves(publisher, options.timeout)
+    for attempt in range(ATTEMPTS):
+        publisher = _made(
+            Publisher,
+            source=options.source or os.environ.get("COLLECTORCTL_SOURCE", SOURCE),
+            address=options.ingest,
+            aggtypes=_made(records.aggtypes, texts=options.aggtype, struct=options.struct),
+            on_rejected=sending.complain_of,
+        )
+        try:
+            with publisher:
+                if options.key is None:
+                    sending.lines(publisher, options)
+                else:
+                    sending.one(publisher, options)
+                _flush_while_it_moves(publisher, options.timeout)
+            break
+        except StaleEpoch:
+            # A new publisher has a newer epoch. But what was applied must not be applied again.
+            if attempt == ATTEMPTS - 1 or _may_have_arrived(publisher):
+                raise
+            time.sleep(random.uniform(0, LONGEST_PAUSE))  # noqa: S311
     counters = publisher.counters
     result = {
         "acknowledged": counters.acknowledged - counters.rejected,
@@ -211,9 +227,12 @@ class Sending:
 
     def __init__(self) -> None:
         self.unreadable = 0
-        self._from_lines = False
+        self._place = 0
+        """The number of the line that was read last; 0 where no lines are read."""
         self._skipped: list[int] = []
         """For each line that made no record, the number of the record that was to come next."""
+        self._kept: list[str] = []
+        """The lines that made records, until any of them may have arrived."""
 
     def one(self, publisher: Publisher, options: argparse.Namespace) -> None:
         """The record of the command line."""
@@ -228,10 +247,13 @@ class Sending:
             raise UsageError(str(error)) from error
 
     def lines(self, publisher: Publisher, options: argparse.Namespace) -> None:
-        """The records of standard input."""
-        self._from_lines = True
+        """The records of standard input, those first that were read for an attempt before."""
         number = 0
-        for place, line in enumerate(sys.stdin, start=1):
+        for line in self._kept:
+            record = records.from_line(line, options.time)
+            number = publisher.publish(*record, timeout=options.timeout) + 1
+        for line in sys.stdin:
+            self._place += 1
             if not line.strip():
                 self._skipped.append(number)
                 continue
@@ -241,12 +263,18 @@ class Sending:
             except ValueError as error:
                 self._skipped.append(number)
                 self.unreadable += 1
-                _complain(f"line {place}: {error}")
+                _complain(f"line {self._place}: {error}")
+                continue
+            except StaleEpoch:
+                self._kept.append(line)
+                raise
+            if not _may_have_arrived(publisher):
+                self._kept.append(line)
 
     def complain_of(self, rejection: Rejection) -> None:
         """Tell what the collector has refused, by line where there are lines."""
         where = ""
-        if self._from_lines:
+        if self._place:
             where = f"line {self._line(rejection.number)}: "
             if rejection.index is None:
                 where = f"{rejection.records} records from line {self._line(rejection.number)} on: "
@@ -254,6 +282,12 @@ class Sending:
 
     def _line(self, number: int) -> int:
         return number + bisect.bisect_right(self._skipped, number) + 1
+
+
+def _may_have_arrived(publisher: Publisher) -> bool:
+    """Whether the collector has applied any of this, or may have without our hearing of it."""
+    counters = publisher.counters
+    return bool(counters.acknowledged or counters.resent)
 
 
 def _flush_while_it_moves(publisher: Publisher, timeout: float) -> None:
@@ -307,7 +341,11 @@ FILTERS: list[tuple[str, dict[str, Any]]] = [
     ("--mfilt", {"metavar": "REST", "help": "only what sources named so after the host told"}),
     (
         "--cfilt",
-        {"metavar": "STRUCT[:ATTRIBUTE]", "nargs": "+", "help": "only these structs or attributes"},
+        {
+            "metavar": "STRUCT[:ATTRIBUTE]",
+            "action": "append",
+            "help": "only this struct or attribute; may be given again",
+        },
     ),
     (
         "--by-source",
@@ -330,7 +368,14 @@ COMMANDS: dict[str, Command] = {
         [
             ("place", {"metavar": "TABLE|PATTERN", "nargs": "?", "help": f"{PLACE}; all without"}),
             *FILTERS,
-            ("--kfilt", {"metavar": "PATTERN", "nargs": "+", "help": "only keys that match one"}),
+            (
+                "--kfilt",
+                {
+                    "metavar": "PATTERN",
+                    "action": "append",
+                    "help": "only keys that match; may be given again",
+                },
+            ),
         ],
     ),
     "list": Command(

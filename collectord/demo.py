@@ -81,7 +81,10 @@ def is_flooded(number: int, second: int) -> bool:
 
 def main() -> int:
     """Run the demo; returns the exit code."""
-    seconds = float(os.environ.get("DEMO_SECONDS", "inf"))
+    try:
+        seconds = float(os.environ.get("DEMO_SECONDS") or "inf")
+    except ValueError:
+        raise SystemExit("DEMO_SECONDS is a number of seconds") from None
     console = Console()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
@@ -186,19 +189,21 @@ def live(
 ) -> None:
     """Report and show, until the time is over."""
     end = time.monotonic() + seconds
+    key = networks[0].key
+    console.print("ask it yourself, in another terminal:")
+    for command in (f"get {key} {addresses[0]}", f"watch '{key}*' {addresses[1]}"):
+        console.print(f"  .venv/bin/collectorctl {command}", style="bold", soft_wrap=True)
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as screen:
         while time.monotonic() < end:
             while second <= time.time():
                 send(publishers, networks, second, timed=False)
                 second += STEP
-            screen.update(picture(client, networks, addresses), refresh=console.is_terminal)
+            screen.update(picture(client, networks), refresh=console.is_terminal)
             time.sleep(max(min(REFRESH, end - time.monotonic()), 0))
         screen.refresh()
 
 
-def picture(
-    client: QueryClient, networks: list[Network], addresses: tuple[str, ...]
-) -> RenderableType:
+def picture(client: QueryClient, networks: list[Network]) -> RenderableType:
     """All networks' scores, and one UVE whole."""
     views = {network.key: client.get(network.key) for network in networks}
     scores = Table("network", "last minute", "this minute", "mean", "stddev", "sigma", expand=True)
@@ -220,9 +225,7 @@ def picture(
     return Group(
         Panel(scores, title="egress flows of each virtual network, summed over its vrouters"),
         terminal.view(key, views[key]),
-        Text(f"this minute's sums become scores in {closes} s. Ask it yourself, elsewhere:"),
-        Text(f"  .venv/bin/collectorctl get {key} {addresses[0]}", style="bold"),
-        Text(f"  .venv/bin/collectorctl watch '{key}*' {addresses[1]}", style="bold"),
+        Text(f"this minute's sums become scores in {closes} s; Ctrl-C ends"),
     )
 
 

@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 MESSAGES_AT_ONCE = 512
 BYTES_AT_ONCE = 4 << 20
-"""A drain ends here, so that an answer doesn't wait for ever and memory is no buffer."""
+"""A drain ends here, so that what came first doesn't wait long for its answer."""
+MESSAGES_WAITING = 1000
+"""Messages of one peer that may wait before its connection does; with a hundred, short ones came a
+fifth slower. libzmq counts messages, not bytes: a peer may make it hold this many batches."""
 REFUSED_ANSWERED_FROM = 128 << 20
 """Up to this size (bytes) a message is received, only to be answered with ``too_large``; the peer
 of a larger one is disconnected by libzmq before it is in memory."""
@@ -56,6 +59,7 @@ class Ingest:
         self._on_failure = on_failure
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, LINGER)
+        self._socket.setsockopt(zmq.RCVHWM, MESSAGES_WAITING)
         self._socket.setsockopt(zmq.SNDHWM, ANSWERS_WAITING)
         self._socket.setsockopt(zmq.MAXMSGSIZE, max(message_size, REFUSED_ANSWERED_FROM))
         # Without it, an answer to a peer that is gone or doesn't read would vanish uncounted.
@@ -120,7 +124,10 @@ class Ingest:
                 identity = receive(zmq.DONTWAIT)
                 frame = receive(copy=False)
                 if frame.more:
-                    frame = self._receive_rest(frame, delimited, len(batches))
+                    body = self._receive_rest(frame, identity, delimited, len(batches))
+                    if body is None:
+                        continue
+                    frame = body
                 identities.append(identity)
                 batch = frame.bytes
                 batches.append(batch)
@@ -132,34 +139,40 @@ class Ingest:
                 self._settle(identities[at], at in delimited, outcome)
         return len(batches)
 
-    def _receive_rest(self, frame: zmq.Frame, delimited: set[int], at: int) -> zmq.Frame:
-        """The body of message ``at``, of which ``frame`` was not the last.
+    def _receive_rest(
+        self, frame: zmq.Frame, identity: bytes, delimited: set[int], at: int
+    ) -> zmq.Frame | None:
+        """The body of message ``at``, of which ``frame`` was not the last; None if it is refused.
 
-        It may follow a REQ's empty delimiter. Of anything longer an empty body is made: that is no
-        batch, so the engine refuses and counts it.
+        It may follow a REQ's empty delimiter; anything longer is no batch.
         """
-        if not frame.bytes:
-            delimited.add(at)
+        has_delimiter = not frame.bytes
+        if has_delimiter:
             frame = self._socket.recv(copy=False)
         if not frame.more:
+            delimited.add(at)
             return frame
         while frame.more:
             frame = self._socket.recv(copy=False)
         self.counters["frames_refused"] += 1
-        return zmq.Frame(b"")
+        refusal = wire.encode_error("malformed", "a message holds one frame, the batch")
+        self._answer(identity, has_delimiter, refusal)
+        return None
 
     def _settle(self, identity: bytes, delimited: bool, outcome: Outcome) -> None:
-        if outcome.rejected and log.isEnabledFor(logging.DEBUG):
-            log.debug("%d records rejected, the first: %s", len(outcome.rejected), outcome.rejected)
-        if not outcome.answer:
-            return
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s %s %s", outcome.status, outcome.message, outcome.rejected)
+        if outcome.answer:
+            self._answer(identity, delimited, wire.encode_outcome(outcome))
+
+    def _answer(self, identity: bytes, delimited: bool, body: bytes) -> None:
         try:
             self._socket.send(identity, zmq.SNDMORE | zmq.DONTWAIT)
             if delimited:
                 self._socket.send(b"", zmq.SNDMORE | zmq.DONTWAIT)
-            self._socket.send(wire.encode_outcome(outcome), zmq.DONTWAIT)
+            self._socket.send(body, zmq.DONTWAIT)
             self.counters["answers"] += 1
-        except (zmq.Again, zmq.ZMQError) as error:
+        except zmq.ZMQError as error:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
             # The peer is gone, or has not read its answers for long: it will ask again.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, TextIO
 
 from collectord.options import LOG_LEVELS, printable
 from collectord.settings import Settings
@@ -82,8 +83,33 @@ class SyslogFormatter(LineFormatter):
         return f"collectord[{os.getpid()}]: {self.text(record)}"
 
 
-class SyslogHandler(logging.handlers.SysLogHandler):
-    """A SysLogHandler that knows Contrail's levels."""
+if TYPE_CHECKING:
+    _Stream = logging.StreamHandler[TextIO]
+else:
+    _Stream = logging.StreamHandler  # subscriptable only from Python 3.11 on
+
+counters: Counter[str] = Counter(log_lines_lost=0)
+
+
+class Handler(logging.Handler):
+    """Counts a line that cannot be written, because a disk is full, say; logging would print a
+    traceback for each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Called by logging where ``emit`` failed."""
+        counters["log_lines_lost"] += 1
+
+
+class StreamHandler(Handler, _Stream):
+    """A StreamHandler that counts what it loses."""
+
+
+class FileHandler(Handler, logging.handlers.RotatingFileHandler):
+    """A RotatingFileHandler that counts what it loses."""
+
+
+class SyslogHandler(Handler, logging.handlers.SysLogHandler):
+    """A SysLogHandler that knows Contrail's levels, and counts what it loses."""
 
     priority_map: ClassVar = dict(zip(LEVELS, PRIORITIES, strict=True))
 
@@ -93,7 +119,7 @@ def _local(settings: Settings) -> logging.Handler:
     path = settings.text("DEFAULT.log_file")
     if path:
         try:
-            handler = logging.handlers.RotatingFileHandler(
+            handler = FileHandler(
                 path,
                 maxBytes=settings.integer("DEFAULT.log_file_size"),
                 backupCount=settings.integer("DEFAULT.log_files_count"),
@@ -106,7 +132,7 @@ def _local(settings: Settings) -> logging.Handler:
                 "this process may write to, or leave it empty for standard error",
             ) from error
     else:
-        handler = logging.StreamHandler()
+        handler = StreamHandler()
     handler.setFormatter(LineFormatter(settings.text("DEFAULT.hostname")))
     return handler
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from collectord.settings import ConfigurationError, load
 
 OK = 0
 CONFIGURATION_ERROR = 2
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"collectord {__version__}")
         return OK
 
+    # Held back until the collector can follow them: a reload that comes too early must not kill it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return _start(arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _start(arguments: list[str]) -> int:
     from collectord import collector  # The listing and the version need no engine.
 
     try:

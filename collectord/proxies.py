@@ -19,6 +19,7 @@ PERIOD = 60
 """Seconds of a period."""
 TIMEOUT = 1
 """Closed periods without a sample after which a proxy UVE is deleted."""
+METRICS = 4096
 ALGORITHMS_PER_METRIC = 16
 
 REDUCERS = {
@@ -145,6 +146,8 @@ def parse_proxy_list(text: str) -> dict[str, tuple[Algorithm, ...]]:
         for metric, chosen in metrics.items()
         if len(chosen) > ALGORITHMS_PER_METRIC
     )
+    if len(metrics) > METRICS:
+        errors.append(f"{len(metrics)} metrics are named; at most {METRICS} can be configured")
     if errors:
         raise ProxyListError(errors)
     return metrics

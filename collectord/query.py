@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import zmq
@@ -36,6 +37,9 @@ REPLY_BYTES = 4 << 20
 EXAMINED_AT_LEAST = 1_000
 """Keys that a ``find`` looks at before a page may end with fewer UVEs than asked for."""
 REQUESTS_AT_ONCE = 64
+WALKS_AT_ONCE = 2
+RECORDS_AT_ONCE = 200
+"""Records of one key that are merged on the event loop."""
 GIVE_WAY = 16
 """UVEs that are merged before others on the loop have their turn."""
 LINGER = 1000
@@ -74,6 +78,8 @@ class Queries:
             raise
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._room = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        # Few, so that those who walk over all keys wait for one another and not the rest for them.
+        self._walks = ThreadPoolExecutor(WALKS_AT_ONCE, "walk")
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
@@ -83,17 +89,24 @@ class Queries:
 
     async def close(self) -> None:
         """Answer what has come, as far as a second goes, then close the socket."""
-        end = time.monotonic() + LINGER / 1000
-        with contextlib.suppress(zmq.Again):
-            while time.monotonic() < end:
-                await self._take(zmq.DONTWAIT)
+        with contextlib.suppress(asyncio.TimeoutError, zmq.Again):
+            await asyncio.wait_for(self._take_all(), LINGER / 1000)
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, late = await asyncio.wait(self._tasks, timeout=LINGER / 1000)
+            for task in late:
+                task.cancel()
+            self.counters["replies_dropped"] += len(late)
+        self._walks.shutdown(wait=False, cancel_futures=True)
         self._socket.close()
 
     def abandon(self) -> None:
-        """Close the socket of a collector that never served."""
+        """Close the socket at once; for a collector that never served, or failed."""
+        self._walks.shutdown(wait=False, cancel_futures=True)
         self._socket.close(0)
+
+    async def _take_all(self) -> None:
+        while True:
+            await self._take(zmq.DONTWAIT)
 
     async def _take(self, flags: int = 0) -> None:
         """Begin to answer the next request. Raises zmq.Again where none has come, and so asked."""
@@ -158,10 +171,17 @@ class Queries:
         structs = {proxies.struct_name(state): proxies.struct_value(state) for state in states}
         return views.merge(records, self._engine.aggtypes(), structs, filters)
 
+    async def fair_view(self, key: str, filters: Filters) -> views.View | None:
+        """``view``, on a thread where so many sources tell of the key that others would wait."""
+        if self._engine.record_count(key) <= RECORDS_AT_ONCE:
+            return self.view(key, filters)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._walks, self.view, key, filters)
+
     async def _get(self, request: Request) -> Reply:
         key = _text(request, "key", required=True)
         filters = Filters.from_request(request)
-        view = self.view(key, filters) if filters.wants_key(key) else None
+        view = await self.fair_view(key, filters) if filters.wants_key(key) else None
         if view is None:
             raise WireError("not_found", f"there is no UVE {key!r:.1100}")
         return {"uve": view}
@@ -174,13 +194,15 @@ class Queries:
             raise WireError("bad_request", "find wants table or match, as in match: 'ObjectVN*'")
         after = _text(request, "after")
         narrow = bool(filters.sfilt or filters.mfilt or filters.cfilt)
+        # Where filters leave much out, one walk over all keys has to serve for more of them.
+        page = max(limit, EXAMINED_AT_LEAST) if narrow else limit
         found: dict[str, views.View] = {}
         examined = size = 0
         while True:
-            keys = await self._keys(table, match, filters, after, limit + 1)
-            for key in keys[:limit]:
+            keys = await self._keys(table, match, filters, after, page + 1)
+            for key in keys[:page]:
                 after = key
-                view = self.view(key, filters)
+                view = await self.fair_view(key, filters)
                 if view or (view is not None and not narrow):
                     found[key] = view
                     size += len(wire.encode_view(view))
@@ -209,7 +231,7 @@ class Queries:
     async def _keys(
         self, table: str, match: str, filters: Filters, after: str, limit: int
     ) -> list[str]:
-        return await asyncio.to_thread(
+        walk = functools.partial(
             self._engine.keys,
             table=table,
             match=match,
@@ -217,6 +239,7 @@ class Queries:
             after=after,
             limit=limit,
         )
+        return await asyncio.get_running_loop().run_in_executor(self._walks, walk)
 
     async def _sources(self, request: Request) -> Reply:
         rows = await asyncio.to_thread(self._engine.sources)

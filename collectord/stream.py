@@ -8,9 +8,10 @@ often it changed; a subscriber that is too slow loses messages (libzmq drops the
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import zmq
 import zmq.asyncio
@@ -25,6 +26,8 @@ INTERVAL = 0.1
 """Seconds between two messages about one struct, at least."""
 PREFIXES = 256
 """With more subscriptions than these, all that changes is looked at, and libzmq sorts it out."""
+EVENTS_AT_ONCE = 100
+"""Subscriptions that are looked at before others on the loop have their turn."""
 GIVE_WAY = 16
 LINGER = 1000
 
@@ -41,7 +44,7 @@ class Stream:
         context: zmq.asyncio.Context,
         endpoint: str,
         *,
-        view: Callable[[str, Filters], views.View | None],
+        view: Callable[[str, Filters], Awaitable[views.View | None]],
     ) -> None:
         self.counters: Counter[str] = Counter(published=0, subscriptions=0)
         self._engine = engine
@@ -68,8 +71,10 @@ class Stream:
         await asyncio.gather(self._follow_subscriptions(), self._publish())
 
     async def _follow_subscriptions(self) -> None:
-        while True:
+        for turn in itertools.count(1):
             event = await self._socket.recv()
+            if turn % EVENTS_AT_ONCE == 0:  # a socket that has more doesn't give way by itself
+                await asyncio.sleep(0)
             prefix = event[1:].decode("utf-8", "surrogateescape")
             if event[:1] == b"\x01":
                 self._prefixes.add(prefix)
@@ -104,7 +109,7 @@ class Stream:
                 await asyncio.sleep(0)
 
     async def _publish_key(self, key: str, structs: dict[str, frozenset[str]]) -> None:
-        view = self._view(key, Filters(cfilt=structs)) or {}
+        view = await self._view(key, Filters(cfilt=structs)) or {}
         topic = key.encode("utf-8", "surrogateescape")
         for struct in structs:
             message: dict[str, object] = {"key": key, "struct": struct}

@@ -110,17 +110,23 @@ def encode_batch_head(
     return b"".join(head)
 
 
+def encode_error(code: str, message: str, seq: int | None = None) -> bytes:
+    """The answer to a batch of which nothing was applied."""
+    reply: dict[str, Any] = {"error": {"code": code, "message": message}}
+    return encode(reply if seq is None else {**reply, "seq": seq})
+
+
 def encode_outcome(outcome: Outcome) -> bytes:
     """The answer to a batch."""
     if outcome.status == "resync":
         return encode({"resync": outcome.last})
-    reply: dict[str, Any] = {}
     if outcome.status not in ("applied", "duplicate"):
-        reply["error"] = {"code": outcome.status, "message": outcome.message}
-        if outcome.seq is not None:
-            reply["seq"] = outcome.seq
-        return encode(reply)
-    reply = {"seq": outcome.seq, "applied": outcome.applied, "durable": outcome.durable}
+        return encode_error(outcome.status, outcome.message, outcome.seq)
+    reply: dict[str, Any] = {
+        "seq": outcome.seq,
+        "applied": outcome.applied,
+        "durable": outcome.durable,
+    }
     if outcome.status == "duplicate":
         reply["duplicate"] = True
     if outcome.rejected:

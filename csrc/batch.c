@@ -329,9 +329,11 @@ static enum batch_status read_field(struct parser *parser)
     return skip(parser, 1);
 }
 
-/* The seq of a message whose other fields do not matter any more; false where it is no whole map. */
-static bool find_seq(const uint8_t *message, size_t length, uint64_t *seq, bool *has_seq)
+/* The seq of a message whose other fields do not matter any more, where it is one. True where the
+ * message is a whole map that names no seq at all. */
+static bool has_no_seq(const uint8_t *message, size_t length, uint64_t *seq, bool *has_seq)
 {
+    bool named = false;
     struct msgpack_reader reader = {message, message + length};
     struct msgpack_head head;
     *has_seq = false;
@@ -348,12 +350,13 @@ static bool find_seq(const uint8_t *message, size_t length, uint64_t *seq, bool 
         struct msgpack_reader value = reader;
         if (msgpack_skip(&reader, 1))
             return false;
+        named = named || is_seq;
         if (is_seq && msgpack_read(&value, &head) == MSGPACK_OK && head.type == MSGPACK_UINT) {
             *seq = head.natural;
             *has_seq = true;
         }
     }
-    return reader.at == reader.end;
+    return reader.at == reader.end && !named;
 }
 
 static enum batch_status read_batch(struct parser *parser)
@@ -422,8 +425,7 @@ enum batch_status batch_read_more(struct batch *batch, const uint8_t *message, s
         batch->unanswered = !batch->has_seq;
         set_source(batch, parser.first_record);
     } else {
-        bool whole = find_seq(message, length, &batch->seq, &batch->has_seq);
-        batch->unanswered = whole && !batch->has_seq;
+        batch->unanswered = has_no_seq(message, length, &batch->seq, &batch->has_seq);
         batch_rewind(batch, parser.first_record, parser.first_attribute);
     }
     return status;

@@ -1,6 +1,7 @@
 /* configure.c: a partition's beginning and end, and its metrics, which may change on the way. */
 #include "partition.h"
 
+#include <math.h>
 #include <string.h>
 
 int partition_init(struct partition *partition, struct memory *memory, struct limits *limits,
@@ -107,21 +108,25 @@ static void carry_state(const struct metric *from, const struct series *old,
         series->live = to->all;
 }
 
-/* The windows of a series in another layout. Extremes and lanes that were not kept begin now. */
+/* The windows of a series in another layout. Where extremes or lanes were not kept, the periods
+ * that have samples already stay without: half of a period's would be a wrong number. */
 static void carry_windows(const struct metric *from, const struct series *old,
                           const struct metric *to, struct series *series)
 {
     memcpy(series_bins(to, series), series_bins(from, old), RING * sizeof(struct bin));
     for (unsigned slot = 0; to->extremes && slot < RING; slot++) {
         const struct bin *bin = &series_bins(to, series)[slot];
-        double mean = bin->count ? bin->sum / bin->count : 0;
+        double begun = bin->count ? NAN : 0;
         series_extremes(to, series)[slot] =
-            from->extremes ? series_extremes(from, old)[slot] : (struct extremes){mean, mean};
+            from->extremes ? series_extremes(from, old)[slot] : (struct extremes){begun, begun};
     }
-    if (to->lanes) {
+    if (to->lanes && from->lanes) {
+        memcpy(series_lanes(to, series), series_lanes(from, old), 3 * sizeof(uint32_t));
+    } else if (to->lanes) {
         uint32_t *lanes = series_lanes(to, series);
-        lanes[0] = from->lanes ? series_lanes(from, old)[0] : NONE;
-        lanes[1] = from->lanes ? series_lanes(from, old)[1] : 0;
+        lanes[0] = NONE;
+        for (unsigned slot = 0; slot < RING; slot++)
+            lanes[2] |= (uint32_t)(series_bins(to, series)[slot].count > 0) << slot;
     }
 }
 

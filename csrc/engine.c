@@ -210,6 +210,17 @@ static int prepare(struct engine *engine, uint32_t number, uint64_t now)
     return status;
 }
 
+static void sweep(struct engine *engine, uint32_t number)
+{
+    struct partition *partition = &engine->partitions[number];
+    bool done = false;
+    while (!done) {
+        pthread_mutex_lock(&partition->lock);
+        done = partition_sweep(partition);
+        pthread_mutex_unlock(&partition->lock);
+    }
+}
+
 static void commit(struct engine *engine, uint32_t number)
 {
     struct partition *partition = &engine->partitions[number];
@@ -219,21 +230,18 @@ static void commit(struct engine *engine, uint32_t number)
         pthread_mutex_lock(&partition->lock);
         partition_commit(partition, &engine->batch, engine->order + at, count);
         at += count;
-        if (at == end)
-            partition_sweep(partition);
+        bool done = at < end || partition_sweep(partition);
         pthread_mutex_unlock(&partition->lock);
+        if (!done)
+            sweep(engine, number);
     }
 }
 
 /* Take away what was made for a batch that is not going to be applied. */
 static void abandon(struct engine *engine)
 {
-    for (uint32_t number = 0; number < engine->partition_count; number++) {
-        struct partition *partition = &engine->partitions[number];
-        pthread_mutex_lock(&partition->lock);
-        partition_sweep(partition);
-        pthread_mutex_unlock(&partition->lock);
-    }
+    for (uint32_t number = 0; number < engine->partition_count; number++)
+        sweep(engine, number);
 }
 
 static int apply_records(struct engine *engine, uint64_t now)
@@ -302,6 +310,10 @@ static void apply_batch(struct engine *engine, uint64_t now, struct outcome *out
         refuse(outcome, OUTCOME_OVERLOADED, "the collector is out of memory");
         if (engine->source_names.index.used > known)
             forget_source(engine, source);
+        return;
+    }
+    if (outcome->status == OUTCOME_RESYNC && engine->source_names.index.used > known) {
+        forget_source(engine, source);
         return;
     }
     source->last_seen = now;

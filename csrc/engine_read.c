@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { KEYS_AT_ONCE = 4096 }; /* looked at under one hold of a partition's lock */
+enum { KEYS_AT_ONCE = 4096 }; /* compared under one hold of a partition's lock */
 
 static int compare(const char *one, size_t one_length, const char *other, size_t other_length)
 {
@@ -93,9 +93,10 @@ static void list_partition(struct partition *partition, const struct key_query *
                            struct key_list *list)
 {
     bool more = true;
-    for (uint32_t first = 0; more && !list->failed; first += KEYS_AT_ONCE) {
+    uint32_t at_once = KEYS_AT_ONCE / (1 + (uint32_t)query->pattern_count) + 1, end = 0;
+    for (uint32_t first = 0; more && !list->failed; first = end) {
         pthread_mutex_lock(&partition->lock);
-        uint32_t end = first + KEYS_AT_ONCE;
+        end = first + at_once;
         more = end < partition->keys.count;
         end = more ? end : partition->keys.count;
         for (uint32_t id = first; id < end && !list->failed; id++) {

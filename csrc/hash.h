@@ -41,9 +41,9 @@ static inline uint64_t hash_bytes(const void *bytes, size_t length, uint64_t see
     const uint64_t odd1 = 0x9e3779b97f4a7c15u, odd2 = 0xc2b2ae3d27d4eb4fu;
     const uint8_t *at = bytes;
     size_t left = length;
-    uint64_t hash = seed ^ odd2;
+    uint64_t secret = seed ^ odd1, hash = seed ^ odd2;
     for (; left > 16; left -= 16, at += 16)
-        hash = hash_fold(hash_load64(at) ^ odd1, hash_load64(at + 8) ^ hash);
+        hash = hash_fold(hash_load64(at) ^ secret, hash_load64(at + 8) ^ hash);
     uint64_t low = 0, high = 0;
     if (left >= 8) { /* the two words may overlap; together they hold every byte */
         low = hash_load64(at);
@@ -54,7 +54,7 @@ static inline uint64_t hash_bytes(const void *bytes, size_t length, uint64_t see
     } else if (left > 0) {
         low = (uint64_t)at[0] << 16 | (uint64_t)at[left / 2] << 8 | at[left - 1];
     }
-    hash = hash_fold(low ^ odd1, high ^ hash);
+    hash = hash_fold(low ^ secret, high ^ hash);
     return hash_fold(hash ^ seed, length ^ odd2);
 }
 

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* memmem, memrchr */
 #include "keys.h"
 
 #include <string.h>
@@ -93,22 +94,26 @@ void keys_free(struct keys *keys, struct memory *memory)
 
 bool keys_match(const char *pattern, size_t pattern_length, const char *text, size_t length)
 {
-    size_t at = 0, in = 0, star = SIZE_MAX, resume = 0;
-    while (in < length) {
-        if (at < pattern_length && pattern[at] == '*') {
-            star = at++;
-            resume = in;
-        } else if (at < pattern_length && pattern[at] == text[in]) {
-            at++;
-            in++;
-        } else if (star != SIZE_MAX) { /* let the last star swallow one byte more */
-            at = star + 1;
-            in = ++resume;
-        } else {
+    const char *end = pattern + pattern_length, *rest = text + length;
+    const char *star = memchr(pattern, '*', pattern_length);
+    if (star == NULL)
+        return pattern_length == length && memcmp(pattern, text, length) == 0;
+    size_t head = (size_t)(star - pattern);
+    const char *last = memrchr(pattern, '*', pattern_length);
+    size_t tail = (size_t)(end - last - 1);
+    if (length < head + tail || memcmp(pattern, text, head) != 0 ||
+        memcmp(last + 1, rest - tail, tail) != 0)
+        return false;
+    text += head;
+    rest -= tail;
+    while (star < last) { /* what stands between two stars, at the first place it fits */
+        const char *part = star + 1;
+        star = memchr(part, '*', (size_t)(end - part));
+        size_t size = (size_t)(star - part);
+        const char *found = memmem(text, (size_t)(rest - text), part, size);
+        if (found == NULL)
             return false;
-        }
+        text = found + size;
     }
-    while (at < pattern_length && pattern[at] == '*')
-        at++;
-    return at == pattern_length;
+    return true;
 }

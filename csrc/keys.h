@@ -52,8 +52,7 @@ void keys_recycle(struct keys *keys, struct memory *memory);
 void keys_hold(struct keys *keys, struct memory *memory);
 void keys_free(struct keys *keys, struct memory *memory);
 
-/* Whether `text` is what `pattern` says; * stands for any run of bytes. In time
- * O(text x pattern) at the worst, without recursion. */
+/* Whether `text` is what `pattern` says; * stands for any run of bytes. In time linear in both. */
 bool keys_match(const char *pattern, size_t pattern_length, const char *text, size_t length);
 
 #endif

@@ -2,7 +2,7 @@
  *
  * One struct memory stands behind an engine and all of its partitions. Blocks are handed back with
  * their size, so that nothing is stored beside them. `resize` may be replaced before the first
- * allocation: the tests make the nth one fail, for every n.
+ * allocation by one that calls realloc or fails: the tests make the nth one fail, for every n.
  */
 #ifndef COLLECTORD_MEMORY_H
 #define COLLECTORD_MEMORY_H

@@ -39,7 +39,10 @@ static double reduce_last(const struct metric *metric, const struct series *seri
 {
     double sum = 0;
     bool filled = false;
-    uint32_t id = *series_lanes(metric, series);
+    const uint32_t *lanes = series_lanes(metric, series);
+    if (lanes[2] & 1u << slot)
+        return NAN;
+    uint32_t id = lanes[0];
     while (id != NONE) {
         const struct lane *lane = pool_at(&metric->lane_pool, id);
         if (lane->filled & 1u << slot) {
@@ -172,7 +175,7 @@ void metric_layout(struct metric *metric)
     metric->extremes = extremes ? size : 0;
     size += extremes ? RING * (uint32_t)sizeof(struct extremes) : 0;
     metric->lanes = lanes ? size : 0;
-    size += lanes ? 8 : 0;
+    size += lanes ? 16 : 0;
     pool_init(&metric->pool, size, POOL_SLAB * sizeof(uint32_t));
     pool_init(&metric->lane_pool, (sizeof(struct lane) + 7) & ~(uint32_t)7, 0);
 }

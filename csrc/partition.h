@@ -13,8 +13,9 @@
  * Batches are applied one at a time (engine.h owns that lock); between the halves others may read,
  * and the clock may close periods, but nobody else makes or removes records.
  *
- * Lock: `lock` guards everything here. It is held for a bounded number of records or series at a
- * time, and never while waiting for anything.
+ * Lock: `lock` guards everything here. It is held for a bounded number of records, series or keys
+ * at a time, but for what is rare: a new configuration, a clock that went back. Nothing waits under
+ * it.
  */
 #ifndef COLLECTORD_PARTITION_H
 #define COLLECTORD_PARTITION_H
@@ -73,7 +74,7 @@ struct change {
 enum { CHANGE_LIMIT = 1 << 22 };
 #define CHANGE_PROXY 0x80000000u
 
-/* What all partitions of an engine share: what is allowed, what is held, and the metrics' names.
+/* What all partitions of an engine share: what is allowed, and what is held.
  * The counts are atomic, since partitions change them under their own locks. */
 struct limits {
     uint64_t keys, records, bytes, results;
@@ -135,7 +136,9 @@ int partition_prepare(struct partition *partition, struct batch *batch, const ui
                       uint32_t count, uint64_t now);
 void partition_commit(struct partition *partition, struct batch *batch, const uint32_t *order,
                       uint32_t count);
-void partition_sweep(struct partition *partition);
+
+/* Take away what a batch left empty, some of it; true when all is done. */
+bool partition_sweep(struct partition *partition);
 
 /* Release a key that nothing holds any more. */
 void partition_release_key(struct partition *partition, struct key *key);
@@ -180,7 +183,7 @@ uint32_t series_lane(struct partition *partition, uint32_t metric, uint32_t seri
                      uint32_t source);
 
 /* Close what the clock closes in the slabs from `*cursor` on, some thousand series at the most;
- * `*cursor` moves on, and is NONE when all is done. Returns how many periods were closed. */
+ * `*cursor` moves on, and is UINT64_MAX when all is done. Returns how many periods were closed. */
 uint64_t partition_advance(struct partition *partition, uint64_t *cursor);
 
 /* Take a sleeping series out of its key's list and free it. */
@@ -234,6 +237,9 @@ int partition_configure(struct partition *partition, const struct metric *wanted
 
 /* The metric of that name, or -1. */
 int32_t partition_metric(const struct partition *partition, const void *name, size_t length);
+
+/* How many records a key has; 0 where there is no such key. */
+uint32_t partition_record_count(struct partition *partition, const void *text, size_t length);
 
 /* Write [records, proxies] of a key; false where there is no such key. */
 bool partition_read(struct partition *partition, const void *text, size_t length,

@@ -199,15 +199,20 @@ static enum rejection check_names(const struct batch *batch, const struct record
 
 /* Limits apply to what is new: what is held already can always be updated in place. */
 static enum rejection check_limits(const struct partition *partition, const struct batch *batch,
-                                   const struct record_in *in, const struct record *record)
+                                   const struct record_in *in, struct record *record)
 {
     struct limits *limits = partition->limits;
     uint32_t added = 0;
     size_t bytes = 0;
     for (uint32_t at = 0; at < in->count; at++) {
         const struct attribute_in *attribute = &batch->attributes[in->first + at];
+        uint32_t held = 0, length = attribute->value_length;
         added += attribute->slot == NO_SLOT && !attribute->is_nil;
-        bytes += attribute->value_length > INLINE_VALUE ? attribute->value_length : 0;
+        if (length <= INLINE_VALUE)
+            continue;
+        if (attribute->slot != NO_SLOT)
+            (void)record_value(&record_slots(record)[attribute->slot], &held);
+        bytes += length > held ? length - held : 0;
     }
     if (added + (record ? record->count : 0) > RECORD_SLOTS)
         return LIMIT_ATTRIBUTES;

@@ -105,11 +105,23 @@ static uint32_t write_proxies(struct partition *partition, const struct key *key
     return written;
 }
 
+static const struct key *find_key(const struct partition *partition, const void *text,
+                                  size_t length)
+{
+    uint32_t hash = hash_name(text, length, partition->structs.seed);
+    return keys_find(&partition->keys, hash, text, length);
+}
+
+uint32_t partition_record_count(struct partition *partition, const void *text, size_t length)
+{
+    const struct key *key = find_key(partition, text, length);
+    return key == NULL ? 0 : key->record_count;
+}
+
 bool partition_read(struct partition *partition, const void *text, size_t length,
                     struct msgpack_writer *writer)
 {
-    uint32_t hash = hash_name(text, length, partition->structs.seed);
-    const struct key *key = keys_find(&partition->keys, hash, text, length);
+    const struct key *key = find_key(partition, text, length);
     if (key == NULL)
         return false;
     msgpack_write_array(writer, 2);

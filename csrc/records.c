@@ -5,7 +5,10 @@
 
 #include <string.h>
 
-enum { WAVE = 16 }; /* records whose series are fetched ahead together */
+enum {
+    WAVE = 16,           /* records whose series are fetched ahead together */
+    SWEEP_AT_ONCE = 1024 /* records */
+};
 
 /* ---- slots ---------------------------------------------------------------------------------------- */
 
@@ -35,19 +38,24 @@ static void clear_value(struct partition *partition, struct slot *slot)
     slot->length = 0;
 }
 
-static void set_value(struct partition *partition, struct slot *slot, struct attribute_in *in)
+/* Returns whether the value is another one than before. */
+static bool set_value(struct partition *partition, struct slot *slot, struct attribute_in *in)
 {
-    if (slot->length == LONG_VALUE)
-        clear_value(partition, slot);
+    uint32_t length;
+    const uint8_t *held = record_value(slot, &length);
+    if (length == in->value_length && memcmp(held, in->value, length) == 0)
+        return false;
+    clear_value(partition, slot);
     if (in->block == NULL) {
         memcpy(slot->bytes, in->value, in->value_length);
         slot->length = (uint8_t)in->value_length;
-        return;
+        return true;
     }
     memcpy(slot->bytes, &in->block, sizeof in->block);
     memcpy(slot->bytes + sizeof in->block, &in->value_length, sizeof in->value_length);
     slot->length = LONG_VALUE;
     in->block = NULL;
+    return true;
 }
 
 /* Samples will not come through this slot again. */
@@ -86,27 +94,37 @@ static void note_record(struct partition *partition, struct record *record)
     partition_note(partition, record->key->id, record->struct_name);
 }
 
+static bool commit_attribute(struct partition *partition, const struct record_in *in,
+                             struct slot *slots, struct attribute_in *attribute)
+{
+    if (attribute->slot == NO_SLOT)
+        return false;
+    struct slot *slot = &slots[attribute->slot];
+    if (attribute->is_nil) {
+        bool was_there = slot->length != 0;
+        clear_value(partition, slot);
+        return was_there;
+    }
+    bool changed = set_value(partition, slot, attribute);
+    if (attribute->is_sample)
+        add_sample(partition, in, slot, attribute);
+    return changed;
+}
+
 static void commit_record(struct partition *partition, struct batch *batch,
                           const struct record_in *in)
 {
     struct record *record = pool_at(&partition->records, in->record);
     struct slot *slots = record_slots(record);
-    note_record(partition, record);
-    for (unsigned at = 0; in->removes && at < record->count; at++)
+    bool changed = false;
+    for (unsigned at = 0; in->removes && at < record->count; at++) {
+        changed |= slots[at].length != 0;
         clear_value(partition, &slots[at]);
-    for (uint32_t at = 0; at < in->count; at++) {
-        struct attribute_in *attribute = &batch->attributes[in->first + at];
-        if (attribute->slot == NO_SLOT)
-            continue;
-        struct slot *slot = &slots[attribute->slot];
-        if (attribute->is_nil) {
-            clear_value(partition, slot);
-            continue;
-        }
-        set_value(partition, slot, attribute);
-        if (attribute->is_sample)
-            add_sample(partition, in, slot, attribute);
     }
+    for (uint32_t at = 0; at < in->count; at++)
+        changed |= commit_attribute(partition, in, slots, &batch->attributes[in->first + at]);
+    if (changed)
+        note_record(partition, record);
 }
 
 /* Ask for the memory of the series that a record's samples go to. The cells' size is no multiple of
@@ -206,9 +224,9 @@ static void free_record(struct partition *partition, uint32_t id)
         partition_release_key(partition, key);
 }
 
-void partition_sweep(struct partition *partition)
+bool partition_sweep(struct partition *partition)
 {
-    while (partition->sweep_count > 0) {
+    for (unsigned done = 0; done < SWEEP_AT_ONCE && partition->sweep_count > 0; done++) {
         uint32_t id = partition->sweep[--partition->sweep_count];
         struct record *record = pool_at(&partition->records, id);
         record->swept = false;
@@ -216,7 +234,10 @@ void partition_sweep(struct partition *partition)
         if (record->count == 0)
             free_record(partition, id);
     }
+    if (partition->sweep_count > 0)
+        return false;
     partition_recycle(partition);
+    return true;
 }
 
 void partition_release_key(struct partition *partition, struct key *key)

@@ -125,6 +125,7 @@ static void clear_lanes(struct partition *partition, struct metric *metric, stru
                         uint8_t slots)
 {
     uint32_t *first = series_lanes(metric, series), *link = first;
+    first[2] &= ~(uint32_t)slots;
     while (*link != NONE) {
         uint32_t id = *link;
         struct lane *lane = pool_at(&metric->lane_pool, id);
@@ -262,8 +263,13 @@ static void close_sampled(struct partition *partition, uint32_t number, struct s
             reducer = algorithm->reducer;
             value = reducer->reduce(metric, series, series->next % RING);
         }
-        if (isnan(value))
+        if (isnan(value)) { /* it was configured during this period, and begins with the next */
+            if (!(series->started & 1u << at)) {
+                series->live &= (uint16_t)~(1u << at);
+                partition_note_series(partition, number, series, (uint16_t)(1u << at));
+            }
             continue;
+        }
         series->started |= (uint16_t)(1u << at);
         step_proxy(partition, number, series, at, value);
     }

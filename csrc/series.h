@@ -167,7 +167,8 @@ static inline struct extremes *series_extremes(const struct metric *metric,
     return (struct extremes *)((uint8_t *)(uintptr_t)series + metric->extremes);
 }
 
-/* Where the list of a series' lanes begins; only of a metric with lanes. */
+/* Of a metric with lanes: where their list begins; how many have no slot; and a bit for each bin
+ * that had samples before lanes were kept. */
 static inline uint32_t *series_lanes(const struct metric *metric, const struct series *series)
 {
     return (uint32_t *)((uint8_t *)(uintptr_t)series + metric->lanes);

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from msgpack import packb
+
 from collectord.engine import ProxyState
 
 SECOND = 1_000_000
@@ -51,6 +53,7 @@ class Window:
 
     samples: list[Sample] = field(default_factory=list)
     arrival: int = 0
+    missing: set[str | None] = field(default_factory=set)  # what was not kept, see KEEPS
 
 
 def reduce(reducer: str, samples: Sequence[Sample]) -> float:
@@ -79,6 +82,8 @@ def added(values: Iterable[float]) -> float:
     return total
 
 
+KEEPS: dict[str, str | None] = {"Min": "extremes", "Max": "extremes", "Last": "lanes"}
+"""What a reducer needs to have been kept from a period's first sample on."""
 STEPS_WHEN_EMPTY = {"Sum", "Count", "Last"}
 
 
@@ -189,7 +194,11 @@ class Series:
         self.counted["periods_closed"] += bool(window) or had_begun
         for name, proxy in list(self.proxies.items()):
             _, timeout, reducer, _, _ = proxy.specification
-            if window:
+            if window and KEEPS.get(reducer) in window.missing:
+                if not proxy.started:  # it begins with the next sample
+                    del self.proxies[name]
+                    self.changed.add(name)
+            elif window:
                 self.step(name, proxy, reduce(reducer, window.samples))
             elif proxy.started and timeout and self.empty >= timeout:
                 del self.proxies[name]
@@ -216,19 +225,25 @@ class Series:
             if proxy.specification not in specifications:
                 del self.proxies[name]
                 self.changed.add(name)
+        had = {KEEPS.get(reducer) for _, _, reducer, _, _ in self.specifications}
+        has = {KEEPS.get(reducer) for _, _, reducer, _, _ in specifications}
+        for window in self.windows.values():
+            window.missing |= has - had - {None}
         self.specifications = specifications
         if self.windows:
             self.begin()
 
     def shown(self, metric: str) -> list[ProxyState]:
-        newest = self.windows[max(self.windows)].samples if self.windows else None
+        newest = self.windows[max(self.windows)] if self.windows else None
         return [
             ProxyState(
                 metric,
                 name,
                 self.number(proxy.value, proxy) if proxy.reported else None,
-                self.number(reduce(proxy.specification[2], newest), proxy)
-                if newest and not proxy.specification[3]
+                self.number(reduce(proxy.specification[2], newest.samples), proxy)
+                if newest
+                and not proxy.specification[3]
+                and KEEPS.get(proxy.specification[2]) not in newest.missing
                 else None,
                 proxy.steps,
                 proxy.mean,
@@ -297,6 +312,7 @@ class Model:
         return answer
 
     def _apply(self, batch: Mapping[str, Any], now: int) -> Answer:
+        is_new = batch["source"] not in self.told
         source = self.told.setdefault(batch["source"], Source(now))
         source.last_seen = now
         if "seq" in batch:
@@ -306,6 +322,8 @@ class Model:
             if batch["seq"] != last + 1:
                 if batch["seq"] <= last:
                     return Answer("duplicate", 0, 0, [])
+                if is_new:
+                    del self.told[batch["source"]]
                 return Answer("resync", 0, last, [])
             source.epoch, source.seq = batch["epoch"], batch["seq"]
         rejected = []
@@ -326,21 +344,22 @@ class Model:
             return code
         held = self.held.setdefault(key, Key())
         known = held.records.get((struct, source))
-        if known is not None:
-            self.changes.add((key, struct))
         if attributes is None:
-            held.records.pop((struct, source), None)
+            if held.records.pop((struct, source), None) is not None:
+                self.changes.add((key, struct))
             return ""
         values = dict(known or {})
         for name, value in attributes.items():
             if value is None:
-                values.pop(name, None)
+                if values.pop(name, None) is not None:
+                    self.changes.add((key, struct))
                 continue
+            if name not in values or packb(values[name]) != packb(value):
+                self.changes.add((key, struct))
             values[name] = value
             self._sample(held, f"{struct}-{name}", source, time, value, now)
         if values:
             held.records[struct, source] = values
-            self.changes.add((key, struct))
         else:
             held.records.pop((struct, source), None)
         return ""

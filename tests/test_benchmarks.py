@@ -89,3 +89,26 @@ def test_an_unknown_benchmark_is_refused_by_name() -> None:
     ended = run("--quick", "aply")
     assert ended.returncode == 2
     assert "unknown benchmark 'aply'; there are apply, close" in ended.stderr
+
+
+def test_a_benchmark_that_fails_is_named_and_costs_no_other_its_figures() -> None:
+    script = """
+import sys
+from benchmarks import __main__ as command
+
+def fail(report, scale):
+    report.add("broken", "before it broke", "things", [7.0])
+    raise RuntimeError("it broke")
+
+command.BENCHMARKS = {"broken": fail, "whole": lambda r, s: r.add("whole", "all", "things", [8.0])}
+sys.exit(command.main([]))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 1
+    assert "RuntimeError: it broke" in ended.stderr
+    assert "failed: broken" in ended.stderr
+    for printed in (ended.stdout, ended.stderr):
+        assert "| before it broke |" in printed
+        assert "| all " in printed

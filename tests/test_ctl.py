@@ -101,7 +101,8 @@ def words(value: Any) -> str:
     return ascii(" ".join(value))[1:40] if is_command else ""
 
 
-FILTERS = ["--sfilt", "compute-1", "--mfilt", "Compute:agent:0", "--cfilt", "A", "B:c"]
+FILTERS = ["--sfilt", "compute-1", "--mfilt", "Compute:agent:0", "--cfilt", "A"]
+FILTERS += ["--cfilt", "B:c"]
 FILTERED = {"sfilt": "compute-1", "mfilt": "Compute:agent:0", "cfilt": ["A", "B:c"]}
 
 
@@ -122,7 +123,7 @@ FILTERED = {"sfilt": "compute-1", "mfilt": "Compute:agent:0", "cfilt": ["A", "B:
             [{"key": "T:a", "uve": UVE}, {"key": "T:b", "uve": {}}],
         ),
         (
-            ["find", "T:*1", *FILTERS, "--kfilt", "*a*", "*b*"],
+            ["find", "T:*1", *FILTERS, "--kfilt", "*a*", "--kfilt", "*b*"],
             {"op": "find", "match": "T:*1", "limit": 100, **FILTERED, "kfilt": ["*a*", "*b*"]},
             {"uves": {"T:1": {}}},
             [{"key": "T:1", "uve": {}}],
@@ -506,6 +507,75 @@ def test_a_collector_that_refuses_the_source_ends_it_with_4(
 
     assert (code, out) == (4, "")
     assert "unauthorised: as told" in err
+
+
+def stale(after: int) -> list[str]:
+    """The faults of a collector that hears of a newer run after so many batches."""
+    return [*[""] * after, "stale_epoch"]
+
+
+def test_a_newer_run_that_came_before_is_outdone_and_every_record_is_sent(
+    send: Run, collector: FakeCollector
+) -> None:
+    collector.faults += [*stale(0), *stale(0)]
+
+    code, out, err = send(lines=["", '["T:1", "S", {}]', "oops", '["T:2", "S", {}]'])
+
+    assert (code, json.loads(out)) == (1, summary(2, unreadable=1))
+    assert err.count("line 3") == 1
+    assert [record[0] for record in collector.records] == ["T:1", "T:2"]
+    epochs = [batch["epoch"] for batch in collector.received]
+    assert len(set(epochs)) == 3
+    assert epochs == sorted(epochs)
+
+
+def test_a_newer_run_is_noticed_while_lines_are_still_read_and_none_is_lost(
+    send: Run, collector: FakeCollector
+) -> None:
+    collector.faults += stale(0)
+    keys = [f"T:{number}" for number in range(20_000)]
+
+    code, out, _ = send(lines=[json.dumps([key, "S", {}]) for key in keys])
+
+    assert (code, json.loads(out)) == (0, summary(20_000))
+    assert [record[0] for record in collector.records] == keys
+
+
+def test_a_rejected_record_is_told_with_its_line_though_all_was_sent_again(
+    send: Run, collector: FakeCollector
+) -> None:
+    collector.faults += [*stale(0), "reject"]
+
+    code, _, err = send(lines=["", '["T:1", "S", {}]', '["T:2", "S", {}]'])
+
+    assert (code, err) == (
+        1,
+        "collectorctl: line 2: rejected, future: more than 60 s ahead\n",
+    )
+
+
+def test_a_newer_run_that_comes_amid_a_send_ends_it_with_4(
+    send: Run, collector: FakeCollector
+) -> None:
+    collector.faults += stale(1)
+
+    code, out, err = send(lines=[json.dumps([f"T:{n}", "S", {}]) for n in range(1500)])
+
+    assert (code, out) == (4, "")
+    assert "newer run" in err
+    assert len(collector.records) == 1000
+
+
+def test_a_newer_run_from_the_future_ends_it_with_4(
+    send: Run, collector: FakeCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctl, "ATTEMPTS", 3)
+    collector.epoch = 2**62
+
+    code, _, err = send(KEY, STRUCT, "a=1")
+
+    assert (code, len(collector.received)) == (4, 3)
+    assert "newer run" in err
 
 
 def test_people_get_a_sentence(send: Run) -> None:

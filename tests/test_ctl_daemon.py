@@ -109,6 +109,24 @@ def test_lines_of_json_are_sent_and_bad_ones_are_told_by_their_number(
     assert daemon.uve(late) is None
 
 
+def test_many_at_once_as_the_same_source_all_get_through(daemon: Daemon) -> None:
+    keys = [new_key() for _ in range(12)]
+    running = [
+        subprocess.Popen(
+            **command(daemon, "send", key, STRUCT, "a=1"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for key in keys
+    ]
+
+    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in running]
+
+    assert ended == [("", 0)] * 12
+    assert [daemon.uve(key) for key in keys] == [{STRUCT: {"a": 1}}] * 12
+
+
 def test_delete_removes_what_the_source_had_sent(ctl: Ctl, daemon: Daemon) -> None:
     key, source = new_key(), new_source()
     ctl("send", key, STRUCT, "a=1", "--source", source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import zmq
 
 from daemon import (
+    DEADLINE,
     STRUCT,
     Daemon,
     Source,
@@ -208,10 +210,40 @@ def test_answers_to_one_who_never_reads_them_are_dropped_and_stop_nobody(daemon:
         until(lambda: daemon.ask("sources")["sources"][name]["seq"] == 30_000)
 
 
-def test_a_raw_tcp_connection_that_speaks_no_zeromq_is_dropped(daemon: Daemon) -> None:
+def call(daemon: Daemon) -> socket.socket:
+    """A TCP connection to the ingest socket."""
     host, port = daemon.ingest.removeprefix("tcp://").split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as stranger:
+    return socket.create_connection((host, int(port)), timeout=DEADLINE)
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        pytest.param(b"\xff" * 100, id="ones"),
+        pytest.param(
+            b"\xff" + b"\x00" * 8 + b"\x7f\x03\x00NONSENSE" + b"\x00" * 60, id="mechanism"
+        ),
+        pytest.param(b"\x16\x03\x01" + b"\x00" * 100, id="tls"),
+    ],
+)
+def test_a_raw_tcp_connection_that_speaks_no_zeromq_is_dropped(
+    daemon: Daemon, greeting: bytes
+) -> None:
+    with call(daemon) as stranger:
+        stranger.sendall(greeting)
+
+        with contextlib.suppress(ConnectionResetError):
+            while stranger.recv(4096):
+                pass  # ZeroMQ's own greeting, and then the end
+
+
+def test_http_which_passes_for_the_oldest_zeromq_is_malformed(daemon: Daemon) -> None:
+    before = daemon.counter("batches_malformed")
+
+    with call(daemon) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
+
+        until(lambda: daemon.counter("batches_malformed") > before)
 
 
 # ---- fields of a batch -------------------------------------------------------------------------
@@ -246,16 +278,15 @@ def test_a_field_of_the_wrong_type_makes_the_batch_malformed(
 
 
 @pytest.mark.parametrize("bad", all_but("integer"))
-def test_a_seq_of_the_wrong_type_is_none_and_the_batch_is_refused_unanswered(
+def test_a_seq_of_the_wrong_type_wants_an_answer_too_and_the_batch_is_malformed(
     daemon: Daemon, source: Source, bad: Any
 ) -> None:
     key = new_key()
-    before = daemon.counter("batches_malformed")
 
-    source.post({**source.batch([key, STRUCT, {"a": 1}], epoch=1), "seq": bad})
+    reply = source.send({**source.batch([key, STRUCT, {"a": 1}], epoch=1), "seq": bad})
 
-    source.settle()
-    assert daemon.counter("batches_malformed") == before + 1
+    assert refusal(reply) == "malformed"
+    assert "seq" not in reply
     assert daemon.uve(key) is None
 
 

@@ -390,6 +390,23 @@ def test_records_sources_and_bytes_have_their_limits() -> None:
         assert daemon.ask("get", key="T:a", cfilt=[f"{STRUCT}:a"])["uve"][STRUCT]["a"]
 
 
+def test_where_no_bytes_are_left_a_long_value_is_still_replaced_by_one_as_long() -> None:
+    with Daemon("--LIMITS.bytes=64MiB") as daemon, daemon.source() as source:
+        size = 64 << 10
+        source.tell(["T:a", STRUCT, {"long": "x" * size}])
+        for name, filler in [("much", 15 << 20), ("little", size)]:
+            numbers = itertools.count()
+            while True:
+                reply = source.tell(["T:a", STRUCT, {f"{name}{next(numbers)}": b"x" * filler}])
+                if not reply["applied"]:
+                    break
+            assert rejection(reply) == "limit_bytes"
+
+        assert source.tell(["T:a", STRUCT, {"long": "y" * size}])["applied"] == 1
+        uve = daemon.ask("get", key="T:a", cfilt=[f"{STRUCT}:long"])["uve"]
+        assert uve == {STRUCT: {"long": "y" * size}}
+
+
 def test_a_struct_of_one_source_holds_256_attributes(daemon: Daemon, source: Source) -> None:
     key = new_key()
     source.tell([key, STRUCT, {f"a{number}": number for number in range(256)}])

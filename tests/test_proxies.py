@@ -172,6 +172,15 @@ def test_one_metric_has_16_algorithms_at_most() -> None:
     ]
 
 
+def test_4096_metrics_can_be_configured_at_most() -> None:
+    entries = [f"S-a{number}:AggProxySum" for number in range(4097)]
+
+    assert len(parse_proxy_list(" ".join(entries[:4096]))) == 4096
+    assert errors_of(" ".join(entries)) == [
+        "4097 metrics are named; at most 4096 can be configured"
+    ]
+
+
 def test_a_metric_with_too_many_algorithms_is_named_once() -> None:
     entries = [f"{EGRESS}:AggProxySumAnomalyEWM0{digit}" for digit in range(10, 30)]
     assert errors_of(" ".join(entries)) == [

@@ -102,6 +102,7 @@ cdef extern from "partition.h":
     void partition_take_changes(partition *, const text *, size_t, msgpack_writer *) nogil
     result *partition_take_results(partition *, size_t *, size_t *) nogil
     void partition_give_results(partition *, result *, size_t) nogil
+    uint32_t partition_record_count(partition *, const void *, size_t) nogil
     bint partition_read(partition *, const void *, size_t, msgpack_writer *) nogil
 
 
@@ -130,12 +131,6 @@ cdef extern from "engine.h":
         uint64_t bytes, records, aggtypes_dropped
         uint64_t outcomes[7]
         uint64_t rejected[12]
-
-    cdef struct names_index:
-        uint32_t used
-
-    cdef struct names:
-        pass
 
     cdef struct engine:
         memory memory

@@ -27,7 +27,7 @@ class ProxyState(NamedTuple):
     sigma: float
 
 class Outcome:
-    """What became of one batch. ``wire.reply`` turns it into the answer."""
+    """What became of one batch. ``wire.encode_outcome`` turns it into the answer."""
 
     status: str
     """``applied``, ``duplicate``, ``resync`` or an error code of protocol.md."""
@@ -94,6 +94,9 @@ class Engine:
 
         Records come as ``[struct, source, {attribute: value}]``, in no particular order.
         """
+
+    def record_count(self, key: str) -> int:
+        """How many records a key has: how long it takes to read and merge."""
 
     def keys(
         self,

@@ -110,9 +110,7 @@ cdef class Engine:
     cdef dict known_aggtypes
     cdef uint64_t known_version
 
-    def __init__(self, *, partitions=30, metrics=None, lateness=5_000_000, limits=None, seed=0):
-        if self.ready:
-            raise ValueError("an Engine begins only once")
+    def __cinit__(self, *, partitions=30, metrics=None, lateness=5_000_000, limits=None, seed=0):
         if not 1 <= partitions <= 65535:
             raise ValueError(f"partitions is {partitions}; it lies between 1 and 65535")
         given = dict(limits or {})
@@ -232,6 +230,20 @@ cdef class Engine:
             engine_unlock(&self.core, number)
         cdef bytes body = _close_writer(&writer)
         return decode_read(body) if found else None
+
+    def record_count(self, str key not None):
+        cdef bytes name = key.encode("utf-8", "surrogateescape")
+        cdef text wanted = _text(name)
+        cdef uint32_t count, number = hash_partition(
+            <const uint8_t *>wanted.bytes, wanted.length, self.partitions
+        )
+        with nogil:
+            engine_lock(&self.core, number)
+            count = partition_record_count(
+                &self.core.partitions[number], wanted.bytes, wanted.length
+            )
+            engine_unlock(&self.core, number)
+        return count
 
     def keys(self, *, str table="", patterns=(), str match="", str after="", limit=1000):
         cdef key_query query
@@ -405,11 +417,14 @@ cdef class Engine:
         return counted
 
     def sizes(self):
+        cdef uint32_t sources
+        with nogil:
+            sources = engine_source_count(&self.core)
         return {
             "keys": self.core.limits.held_keys,
             "records": self.core.limits.held_records,
             "series": self.core.limits.held_series,
-            "sources": engine_source_count(&self.core),
+            "sources": sources,
             "bytes": self.core.memory.used,
         }
 
