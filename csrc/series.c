@@ -239,9 +239,9 @@ static void end_proxy(struct partition *partition, uint32_t number, struct serie
 }
 
 static inline void step_proxy(struct partition *partition, uint32_t number,
-                              struct series *series, unsigned at, double value)
+                              struct series *series, const struct algorithm *algorithm,
+                              unsigned at, double value)
 {
-    const struct algorithm *algorithm = &partition->metrics[number].algorithms[at];
     struct result *result = begin_result(partition, number, series, at);
     result->value = value;
     algorithm->detector->step(algorithm, series_state(algorithm, series), result);
@@ -250,9 +250,9 @@ static inline void step_proxy(struct partition *partition, uint32_t number,
 }
 
 /* A period with samples: each algorithm takes its number, those with one reducer the same. */
-static void close_sampled(struct partition *partition, uint32_t number, struct series *series)
+static inline void close_sampled(struct partition *partition, const struct metric *metric,
+                                 uint32_t number, struct series *series)
 {
-    const struct metric *metric = &partition->metrics[number];
     const struct algorithm *algorithm = metric->algorithms;
     const struct reducer *reducer = NULL;
     double value = 0;
@@ -271,7 +271,7 @@ static void close_sampled(struct partition *partition, uint32_t number, struct s
             continue;
         }
         series->started |= (uint16_t)(1u << at);
-        step_proxy(partition, number, series, at, value);
+        step_proxy(partition, number, series, algorithm, at, value);
     }
 }
 
@@ -287,21 +287,21 @@ static void close_empty(struct partition *partition, uint32_t number, struct ser
         if (algorithm->timeout && series->empty >= algorithm->timeout)
             end_proxy(partition, number, series, at);
         else if (algorithm->reducer->steps_when_empty)
-            step_proxy(partition, number, series, at, 0);
+            step_proxy(partition, number, series, algorithm, at, 0);
     }
 }
 
 /* Close the oldest open period of a series. */
-static void close_period(struct partition *partition, uint32_t number, struct series *series)
+static inline void close_period(struct partition *partition, struct metric *metric,
+                                uint32_t number, struct series *series)
 {
-    struct metric *metric = &partition->metrics[number];
     unsigned slot = series->next % RING;
     struct bin *bin = &series_bins(metric, series)[slot];
     series->carry = last_arrival(metric, series);
     if (bin->count > 0) {
         partition->counters.closed++;
         series->empty = 0;
-        close_sampled(partition, number, series);
+        close_sampled(partition, metric, number, series);
         *bin = (struct bin){0};
         if (metric->lanes)
             clear_lanes(partition, metric, series, (uint8_t)(1u << slot));
@@ -318,8 +318,9 @@ static void close_period(struct partition *partition, uint32_t number, struct se
 static void close_until(struct partition *partition, uint32_t number, struct series *series,
                         uint32_t period)
 {
+    struct metric *metric = &partition->metrics[number];
     while (series->live && series->next <= period)
-        close_period(partition, number, series);
+        close_period(partition, metric, number, series);
 }
 
 static void awake(struct partition *partition, struct series *series, uint32_t period)
@@ -382,10 +383,9 @@ void series_add(struct partition *partition, uint32_t number, uint32_t id, struc
 
 /* ---- the clock ------------------------------------------------------------------------------------ */
 
-static void advance_series(struct partition *partition, uint32_t number, uint32_t id,
-                           struct series *series)
+static inline void advance_series(struct partition *partition, struct metric *metric,
+                                  uint32_t number, uint32_t id, struct series *series)
 {
-    struct metric *metric = &partition->metrics[number];
     uint64_t now = partition->clock / 1000;
     while (series->live) {
         uint64_t then = closes_at(partition, metric, series);
@@ -393,7 +393,7 @@ static void advance_series(struct partition *partition, uint32_t number, uint32_
             set_due(metric, id, then);
             return;
         }
-        close_period(partition, number, series);
+        close_period(partition, metric, number, series);
     }
     *series_due(metric, id) = NEVER;
     struct key *key = partition->keys.entries[series->key];
@@ -425,7 +425,7 @@ static void advance_slab(struct partition *partition, uint32_t number, uint32_t 
         if (due[at] <= now) {
             fetch_ahead(metric, (const uint8_t *)series, POOL_SLAB - at);
             if (series->live)
-                advance_series(partition, number, first + at, series);
+                advance_series(partition, metric, number, first + at, series);
             else
                 due[at] = NEVER; /* a cell that was not in use yet */
         }
