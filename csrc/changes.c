@@ -155,6 +155,12 @@ struct result *partition_take_results(struct partition *partition, size_t *count
 
 void partition_give_results(struct partition *partition, struct result *results, size_t capacity)
 {
+    if (partition->results == NULL) { /* nothing was closed meanwhile: no second array is needed */
+        partition->results = results;
+        partition->result_capacity = capacity;
+        set_room(partition);
+        return;
+    }
     if (partition->spare_results != NULL) {
         memory_free(partition->memory, results, capacity * sizeof *results);
         return;
