@@ -68,7 +68,11 @@ def _allow_connections() -> None:
     """Each connection takes a file descriptor: allow as many as the system lets this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError) as error:  # some systems have no limit that they would grant
+            log.warning("no more than %d file descriptors, so connections: %s", soft, error)
+            return
     log.info("up to %d file descriptors, so about as many connections", hard)
 
 

@@ -111,18 +111,19 @@ class Ingest:
     def _drain(self) -> int:
         """Take, apply and answer what is there, up to a bound; returns the number of messages.
 
-        Two plain ``recv`` calls a message: ``recv_multipart`` costs seven times as much. The body
+        Two plain ``recv`` calls a message: ``recv_multipart`` costs several times as much. The body
         comes as a frame, which knows whether more follows; asking the socket costs more than that.
         """
         receive = self._socket.recv
         identities: list[bytes] = []
         batches: list[bytes] = []
         delimited: set[int] = set()
-        size = 0
+        taken = size = 0
         try:
-            while len(batches) < MESSAGES_AT_ONCE and size < BYTES_AT_ONCE:
+            while taken < MESSAGES_AT_ONCE and size < BYTES_AT_ONCE:
                 identity = receive(zmq.DONTWAIT)
                 frame = receive(copy=False)
+                taken += 1
                 if frame.more:
                     body = self._receive_rest(frame, identity, delimited, len(batches))
                     if body is None:
@@ -137,7 +138,7 @@ class Ingest:
         for at, outcome in enumerate(self._engine.apply_many(batches, self._clock())):
             if outcome is not None:
                 self._settle(identities[at], at in delimited, outcome)
-        return len(batches)
+        return taken
 
     def _receive_rest(
         self, frame: zmq.Frame, identity: bytes, delimited: set[int], at: int

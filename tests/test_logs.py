@@ -197,3 +197,18 @@ def test_a_missing_syslog_is_a_configuration_error(
     with pytest.raises(ConfigurationError) as caught:
         setup("--DEFAULT.use_syslog=true")
     assert "DEFAULT.use_syslog: no syslog listens on" in caught.value.errors[0]
+
+
+def test_a_line_that_a_full_disk_refuses_is_counted_and_no_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = logs.counters["log_lines_lost"]
+    handler = logs.StreamHandler(open("/dev/full", "w"))  # noqa: SIM115
+    record = logging.LogRecord("x", logging.ERROR, __file__, 1, "lost", None, None)
+
+    handler.handle(record)
+
+    assert logs.counters["log_lines_lost"] == before + 1
+    assert capsys.readouterr().err == ""
+    with pytest.raises(OSError, match="No space left"):
+        handler.stream.close()  # what waits in its buffer is refused again
