@@ -89,6 +89,7 @@ def encode_batch_head(
     time: int | None = None,
     epoch: int | None = None,
     seq: int | None = None,
+    newest: int | None = None,
     aggtypes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> bytes:
     """All of a batch but its ``count`` records: each one's ``encode(record)`` must follow.
@@ -99,6 +100,7 @@ def encode_batch_head(
         "seq": seq,
         "epoch": epoch,
         "source": source,
+        "newest": newest,
         "time": time,
         "aggtypes": {struct: dict(types) for struct, types in (aggtypes or {}).items()} or None,
     }
@@ -129,9 +131,19 @@ def encode_outcome(outcome: Outcome) -> bytes:
     }
     if outcome.status == "duplicate":
         reply["duplicate"] = True
+    if outcome.expired:
+        reply["expired"] = outcome.expired
     if outcome.rejected:
         reply["rejected"] = [list(row) for row in outcome.rejected]
     return encode(reply)
+
+
+def encode_durable(seq: int, durable: int) -> bytes:
+    """What a silent source is told when more of its batches are durable.
+
+    It is the answer that any client knows: that to a batch which was applied before, its last one.
+    """
+    return encode({"seq": seq, "applied": 0, "durable": durable, "duplicate": True})
 
 
 def decode_request(body: bytes) -> tuple[dict[str, Any], bool]:

@@ -6,7 +6,8 @@
 
 const char *const rejection_codes[REJECTIONS] = WORDS(
     "", "bad_record", "bad_key", "bad_struct", "bad_attribute", "bad_time", "bad_value", "future",
-    "limit_keys", "limit_records", "limit_attributes", "limit_bytes");
+    "limit_keys", "limit_records", "limit_attributes", "limit_bytes",
+    "limit_source_records", "limit_source_bytes");
 
 const char *const rejection_messages[REJECTIONS] = WORDS(
     "",
@@ -21,7 +22,9 @@ const char *const rejection_messages[REJECTIONS] = WORDS(
     "the collector holds as many keys as it may (LIMITS.keys)",
     "the collector holds as many records as it may (LIMITS.records)",
     "a struct of one source holds 256 attributes at most",
-    "the collector holds as many bytes as it may (LIMITS.bytes)");
+    "the collector holds as many bytes as it may (LIMITS.bytes)",
+    "the collector holds as many records of one source as it may (LIMITS.source_records)",
+    "the collector holds as many bytes of one source as it may (LIMITS.source_bytes)");
 
 struct parser {
     struct msgpack_reader reader;
@@ -321,6 +324,9 @@ static enum batch_status read_field(struct parser *parser)
     if (is_field(name, length, "epoch"))
         return read_number_field(parser, &batch->epoch, &batch->has_epoch,
                                  "epoch is no unsigned integer");
+    if (is_field(name, length, "newest"))
+        return read_number_field(parser, &batch->newest, &batch->has_newest,
+                                 "newest is no unsigned integer");
     if (is_field(name, length, "time"))
         return read_number_field(parser, &batch->time, &batch->has_time,
                                  "time is no unsigned integer");

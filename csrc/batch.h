@@ -4,7 +4,7 @@
  * into the message's own bytes, which must outlive the batch. A batch that is broken as a whole is
  * an error; a record that is bad alone gets a code and leaves the others in peace.
  *
- *     { source, epoch, seq, time, aggtypes, records: [ [key, struct, {name: value ...}, time] ] }
+ *     { source, epoch, seq, newest, time, aggtypes, records: [ [key, struct, {name: value ...}, time] ] }
  *                                                      \____________ struct record_in ________/
  *                                                                     \__ attribute_in __/
  */
@@ -36,6 +36,8 @@ enum rejection {
     LIMIT_RECORDS,
     LIMIT_ATTRIBUTES,
     LIMIT_BYTES,
+    LIMIT_SOURCE_RECORDS,
+    LIMIT_SOURCE_BYTES,
     REJECTIONS
 };
 
@@ -65,6 +67,7 @@ struct record_in {
     uint32_t hash;     /* of (key, struct, source), for the index of records */
     uint32_t key_hash;
     uint32_t record;   /* the id it was found or made under */
+    uint32_t holder;   /* of the source, in limits.holdings */
     uint16_t partition;
     uint16_t source_length;
     uint16_t key_length;
@@ -72,6 +75,7 @@ struct record_in {
     uint8_t rejection;
     bool removes; /* attributes is nil: the source's whole struct goes */
     bool timed;   /* it had a time of its own */
+    bool passed;  /* its partition has it already: a replay after a crash passes over it */
 };
 
 struct batch {
@@ -87,7 +91,9 @@ struct batch {
     uint64_t epoch;
     uint64_t seq;
     uint64_t time;
-    bool has_epoch, has_seq, has_time;
+    uint64_t newest; /* the number of the newest batch that the source holds */
+    bool has_epoch, has_seq, has_time, has_newest;
+    bool restores; /* its records come out of a snapshot: no samples, no limits */
     const uint8_t *aggtypes; /* a checked map of maps, or NULL */
     uint32_t aggtypes_length;
     bool unanswered; /* the message is a whole map without seq */

@@ -55,6 +55,8 @@ struct result *partition_make_result(struct partition *partition)
 
 void partition_recycle(struct partition *partition)
 {
+    if (partition->frozen)
+        return;
     names_recycle(&partition->columns, partition->memory);
     names_recycle(&partition->sources, partition->memory);
     names_recycle(&partition->tables, partition->memory);
@@ -146,7 +148,8 @@ struct result *partition_take_results(struct partition *partition, size_t *count
     partition->spare_results = NULL;
     partition->spare_capacity = 0;
     set_room(partition);
-    if (partition->change_count == 0) /* else changes may speak of them */
+    /* Changes may speak of them, and who saves the partition looks at all. */
+    if (partition->change_count == 0 && !partition->frozen)
         keys_hold(&partition->keys, partition->memory);
     partition->results_taken = *count > 0;
     partition_recycle(partition);

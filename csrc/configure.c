@@ -73,21 +73,6 @@ int32_t partition_metric(const struct partition *partition, const void *name, si
     return -1;
 }
 
-static bool same_algorithm(const struct algorithm *one, const struct algorithm *other)
-{
-    return strcmp(one->name, other->name) == 0 && one->reducer == other->reducer &&
-           one->detector == other->detector && one->alpha == other->alpha &&
-           one->timeout == other->timeout;
-}
-
-static bool same_metric(const struct metric *one, const struct metric *other)
-{
-    bool same = one->algorithm_count == other->algorithm_count;
-    for (unsigned at = 0; same && at < one->algorithm_count; at++)
-        same = same_algorithm(&one->algorithms[at], &other->algorithms[at]);
-    return same;
-}
-
 /* An algorithm that stays brings its state; one that is new begins with the next sample. */
 static void carry_state(const struct metric *from, const struct series *old,
                         const struct metric *to, struct series *series)
@@ -96,7 +81,7 @@ static void carry_state(const struct metric *from, const struct series *old,
     for (unsigned at = 0; at < to->algorithm_count; at++) {
         const struct algorithm *algorithm = &to->algorithms[at];
         for (unsigned was = 0; was < from->algorithm_count; was++) {
-            if (!same_algorithm(algorithm, &from->algorithms[was]))
+            if (!algorithm_same(algorithm, &from->algorithms[was]))
                 continue;
             memcpy(series_state(algorithm, series), series_state(&from->algorithms[was], old),
                    algorithm->detector->size);
@@ -184,7 +169,7 @@ static int plan(struct partition *partition, const struct metric *wanted, uint32
         over->count += number == over->count;
         over->metrics[number] = wanted[at];
         if (number < partition->metric_count && partition->metrics[number].name_length &&
-            !same_metric(&partition->metrics[number], &wanted[at]) &&
+            !metric_same(&partition->metrics[number], &wanted[at]) &&
             pool_reserve(&over->metrics[number].pool, partition->memory,
                          partition->metrics[number].pool.live))
             return -1;
@@ -214,7 +199,7 @@ static void end_series(struct partition *partition, const struct metric *metric,
     for (unsigned at = 0; at < metric->algorithm_count && partition->watching; at++) {
         bool stays = false;
         for (unsigned now = 0; then && now < then->algorithm_count; now++)
-            stays = stays || same_algorithm(&metric->algorithms[at], &then->algorithms[now]);
+            stays = stays || algorithm_same(&metric->algorithms[at], &then->algorithms[now]);
         if (stays || !(series->live & 1u << at))
             continue;
         uint32_t name = partition_proxy_name(partition, CHANGE_PROXY | number << 8 | at);
@@ -234,7 +219,7 @@ static void note_begun(struct partition *partition, const struct metric *from,
     for (unsigned at = 0; at < to->algorithm_count; at++)
         for (unsigned was = 0; was < from->algorithm_count; was++)
             if (old->live >> was & 1u &&
-                same_algorithm(&to->algorithms[at], &from->algorithms[was]))
+                algorithm_same(&to->algorithms[at], &from->algorithms[was]))
                 begun &= (uint16_t)~(1u << at);
     partition_note_series(partition, number, series, begun);
 }
@@ -249,7 +234,7 @@ static void change_key(struct partition *partition, struct change_over *over, st
         struct series *series = series_at(from, id);
         uint32_t next = series->sibling;
         uint16_t next_metric = series->sibling_metric;
-        if (!same_metric(from, to)) {
+        if (!metric_same(from, to)) {
             end_series(partition, from, series, to->name_length ? to : NULL, of);
             if (to->name_length) {
                 uint32_t made = pool_take(&to->pool, partition->memory); /* room was made */
@@ -280,7 +265,7 @@ static void drop_old(struct partition *partition, struct change_over *over)
 {
     for (uint32_t number = 0; number < partition->metric_count; number++) {
         struct metric *from = &partition->metrics[number];
-        if (from->name_length && same_metric(from, &over->metrics[number]))
+        if (from->name_length && metric_same(from, &over->metrics[number]))
             continue;
         pool_free(&from->pool, partition->memory);
         pool_free(&from->lane_pool, partition->memory);
@@ -315,7 +300,7 @@ static void hand_over(struct partition *partition, struct change_over *over)
         struct metric *from = &partition->metrics[number], *to = &over->metrics[number];
         if (!from->name_length)
             continue;
-        if (to->name_length && same_metric(from, to)) {
+        if (to->name_length && metric_same(from, to)) {
             *to = *from;
             continue;
         }

@@ -7,11 +7,12 @@
 
 enum {
     CHUNK = 256,        /* records applied under one hold of a partition's lock */
-    SHORT_MESSAGE = 512 /* bytes of a message that is applied together with others */
+    SHORT_MESSAGE = 512, /* bytes of a message that is applied together with others */
+    COMES_AGAIN_US = 5000000 /* who was refused for the moment tries again within this */
 };
 
 const char *const outcome_names[OUTCOMES] = {"applied",   "duplicate",  "resync",     "malformed",
-                                             "too_large", "overloaded", "stale_epoch"};
+                                             "too_large", "overloaded", "stale_epoch", "unauthorised"};
 
 /* ---- beginning and end ----------------------------------------------------------------------------- */
 
@@ -29,6 +30,8 @@ int engine_init(struct engine *engine, uint32_t partitions, uint64_t seed,
     names_init(&engine->aggtypes, seed);
     names_init(&engine->aggtype_texts, seed);
     engine->limits.keys = engine->limits.records = engine->limits.bytes = UINT64_MAX;
+    engine->limits.source_records = engine->limits.source_bytes = UINT64_MAX;
+    engine->oldest_gone = engine->newest_gone = NONE;
     engine->batch_bytes = engine->source_limit = engine->aggtype_limit = UINT64_MAX;
     if (pthread_mutex_init(&engine->ingest, NULL))
         return -1;
@@ -62,6 +65,9 @@ void engine_free(struct engine *engine)
     memory_free(memory, engine->starts, (partitions + 1) * sizeof *engine->starts);
     memory_free(memory, engine->order, engine->order_capacity * sizeof *engine->order);
     memory_free(memory, engine->sources, engine->source_capacity * sizeof *engine->sources);
+    memory_free(memory, engine->limits.holdings,
+                engine->holding_capacity * sizeof *engine->limits.holdings);
+    engine_free_replay(engine);
     batch_free(&engine->batch);
     names_free(&engine->source_names, memory);
     names_free(&engine->aggtypes, memory);
@@ -86,34 +92,7 @@ int engine_configure(struct engine *engine, const struct metric *metrics, uint32
     return status;
 }
 
-/* ---- sources ------------------------------------------------------------------------------------------- */
-
-/* The source of the batch; NULL where there is no memory, or no room for one more. */
-static struct source *source_of(struct engine *engine)
-{
-    struct names *names = &engine->source_names;
-    const struct batch *batch = &engine->batch;
-    uint32_t hash = names_hash(names, batch->source, batch->source_length);
-    uint32_t id = names_find(names, hash, batch->source, batch->source_length);
-    if (id != NONE)
-        return &engine->sources[id];
-    if (names->index.used >= engine->source_limit ||
-        memory_reserve(&engine->memory, &engine->sources, sizeof *engine->sources,
-                       &engine->source_capacity, (size_t)names->count + 1))
-        return NULL;
-    id = names_add(names, &engine->memory, hash, batch->source, batch->source_length);
-    if (id == NONE)
-        return NULL;
-    engine->sources[id] = (struct source){0};
-    return &engine->sources[id];
-}
-
-/* A source that is new with a batch that could not be applied is not known after all. */
-static void forget_source(struct engine *engine, const struct source *source)
-{
-    names_drop(&engine->source_names, (uint32_t)(source - engine->sources));
-    names_recycle(&engine->source_names, &engine->memory);
-}
+/* ---- judging ------------------------------------------------------------------------------------------- */
 
 /* Whether the batch is the next of its source; else what it is. */
 static enum outcome_status judge(const struct source *source, const struct batch *batch,
@@ -130,11 +109,21 @@ static enum outcome_status judge(const struct source *source, const struct batch
     return batch->seq == *last + 1 ? OUTCOME_APPLIED : OUTCOME_RESYNC;
 }
 
+/* Whether who sent the message may speak for the source of the batch. */
+static bool may_speak(const struct speaker *speaker, const struct batch *batch)
+{
+    for (size_t at = 0; speaker != NULL && at < speaker->count; at++)
+        if (keys_match(speaker->patterns[at].bytes, speaker->patterns[at].length,
+                       (const char *)batch->source, batch->source_length))
+            return true;
+    return speaker == NULL;
+}
+
 /* ---- applying ------------------------------------------------------------------------------------------ */
 
 /* Hash the names of a message's records, those from `first` on; the struct's name is most often the
  * one of the record before. */
-static void hash_records(struct engine *engine, uint32_t first, uint64_t now)
+static void hash_records(struct engine *engine, uint32_t first, uint32_t holder, uint64_t now)
 {
     struct batch *batch = &engine->batch;
     uint64_t time = batch->has_time ? batch->time : now;
@@ -144,6 +133,8 @@ static void hash_records(struct engine *engine, uint32_t first, uint64_t now)
     for (uint32_t at = first; at < batch->record_count; at++) {
         struct record_in *in = &batch->records[at];
         in->record = NONE;
+        in->holder = holder;
+        in->passed = false;
         if (!in->timed)
             in->time = time;
         if (in->rejection)
@@ -161,6 +152,25 @@ static void hash_records(struct engine *engine, uint32_t first, uint64_t now)
     }
 }
 
+/* After a crash a source sends again what was not saved for good: partitions that were saved later
+ * than others pass over what they have. */
+static void pass_over(struct engine *engine, uint32_t source)
+{
+    const struct replay *replay = &engine->replay;
+    struct batch *batch = &engine->batch;
+    for (uint32_t at = 0; at < batch->record_count; at++) {
+        struct record_in *in = &batch->records[at];
+        uint32_t partition = hash_partition(in->key, in->key_length, replay->partitions);
+        in->passed = !in->rejection &&
+                     replay->seqs[(size_t)partition * replay->sources + source] >= batch->seq;
+    }
+}
+
+static bool is_to_apply(const struct record_in *in)
+{
+    return !in->rejection && !in->passed;
+}
+
 /* Put the good records in order of their partitions, each partition's as they came. Only the
  * partitions from the first to the last that has some are looked at: most messages hold little. */
 static int group_records(struct engine *engine)
@@ -172,7 +182,7 @@ static int group_records(struct engine *engine)
         return -1;
     for (uint32_t at = 0; at < batch->record_count; at++) {
         uint32_t partition = batch->records[at].partition;
-        if (batch->records[at].rejection)
+        if (!is_to_apply(&batch->records[at]))
             continue;
         first = partition < first ? partition : first;
         last = partition > last ? partition : last;
@@ -183,11 +193,11 @@ static int group_records(struct engine *engine)
         return 0;
     memset(starts + first, 0, ((size_t)last - first + 2) * sizeof *starts);
     for (uint32_t at = 0; at < batch->record_count; at++)
-        starts[batch->records[at].partition + 1] += !batch->records[at].rejection;
+        starts[batch->records[at].partition + 1] += is_to_apply(&batch->records[at]);
     for (uint32_t at = first; at <= last; at++)
         starts[at + 1] += starts[at];
     for (uint32_t at = 0; at < batch->record_count; at++)
-        if (!batch->records[at].rejection)
+        if (is_to_apply(&batch->records[at]))
             engine->order[starts[batch->records[at].partition]++] = at;
     for (uint32_t at = last + 1; at > first; at--) /* each start has moved to its end */
         starts[at] = starts[at - 1];
@@ -195,15 +205,15 @@ static int group_records(struct engine *engine)
     return 0;
 }
 
-static int prepare(struct engine *engine, uint32_t number, uint64_t now)
+static int prepare(struct engine *engine, uint32_t number, struct moment now)
 {
     struct partition *partition = &engine->partitions[number];
     int status = 0;
     for (uint32_t at = engine->starts[number]; status == 0 && at < engine->starts[number + 1];) {
         uint32_t left = engine->starts[number + 1] - at, count = left < CHUNK ? left : CHUNK;
         pthread_mutex_lock(&partition->lock);
-        partition_clock(partition, now);
-        status = partition_prepare(partition, &engine->batch, engine->order + at, count, now);
+        partition_steady(partition, now.steady);
+        status = partition_prepare(partition, &engine->batch, engine->order + at, count, now.wall);
         pthread_mutex_unlock(&partition->lock);
         at += count;
     }
@@ -244,17 +254,18 @@ static void abandon(struct engine *engine)
         sweep(engine, number);
 }
 
-static int apply_records(struct engine *engine, uint64_t now)
+/* 0, NO_MEMORY, or MUST_WAIT. */
+static int apply_records(struct engine *engine, struct moment now)
 {
     engine->first_partition = engine->end_partition = 0;
-    int status = group_records(engine) || engine_take_aggtypes(engine, false) ? -1 : 0;
+    int status = group_records(engine) || engine_take_aggtypes(engine, false) ? NO_MEMORY : 0;
     uint32_t end = engine->end_partition;
     for (uint32_t at = engine->first_partition; status == 0 && at < end; at++)
         if (engine->starts[at] != engine->starts[at + 1])
             status = prepare(engine, at, now);
     if (status) {
         abandon(engine);
-        return -1;
+        return status;
     }
     (void)engine_take_aggtypes(engine, true);
     for (uint32_t at = engine->first_partition; at < end; at++)
@@ -290,11 +301,51 @@ static void refuse(struct outcome *outcome, enum outcome_status status, const ch
     outcome->fault.message = message;
 }
 
-static void apply_batch(struct engine *engine, uint64_t now, struct outcome *outcome)
+/* Apply the records of a batch that is the next of its source; what comes in the way is told. */
+static int apply_next(struct engine *engine, struct source *source, struct moment now,
+                      struct outcome *outcome)
 {
     const struct batch *batch = &engine->batch;
-    uint32_t known = engine->source_names.index.used;
-    struct source *source = source_of(engine);
+    uint32_t id = (uint32_t)(source - engine->sources);
+    bool again = batch->has_seq && source->numbered && source->epoch == batch->epoch &&
+                 batch->seq <= source->ahead;
+    hash_records(engine, 0, id, now.wall);
+    if (again)
+        pass_over(engine, id);
+    int status = apply_records(engine, now);
+    if (status == MUST_WAIT && engine_settle_one(engine, source))
+        status = apply_records(engine, now); /* it was the last that others waited for */
+    if (status == NO_MEMORY)
+        refuse(outcome, OUTCOME_OVERLOADED, "the collector is out of memory");
+    engine->held_back = engine->held_back || status == MUST_WAIT;
+    if (status == MUST_WAIT)
+        refuse(outcome, OUTCOME_OVERLOADED,
+               "no period closes until the sources of the last run are back (SNAPSHOT.grace): "
+               "send it again");
+    return status;
+}
+
+/* The source has come to a number. */
+static void move_on(struct engine *engine, struct source *source, struct outcome *outcome)
+{
+    const struct batch *batch = &engine->batch;
+    bool is_new_epoch = !source->numbered || source->epoch != batch->epoch;
+    bool was_behind = source->ahead > source->seq;
+    if (is_new_epoch) {
+        source->durable = source->told = outcome->durable = source->returned_seq = 0;
+        source->has_target = false;
+    }
+    if (was_behind && (is_new_epoch || batch->seq >= source->ahead))
+        engine_end_replay(engine, source);
+    source->numbered = true;
+    source->epoch = batch->epoch;
+    source->seq = batch->seq;
+}
+
+static void apply_batch(struct engine *engine, struct moment now, struct outcome *outcome)
+{
+    const struct batch *batch = &engine->batch;
+    struct source *source = engine_source(engine);
     if (source == NULL) {
         refuse(outcome, OUTCOME_OVERLOADED,
                engine->source_names.index.used >= engine->source_limit
@@ -302,34 +353,34 @@ static void apply_batch(struct engine *engine, uint64_t now, struct outcome *out
                    : "the collector is out of memory");
         return;
     }
+    bool is_new = source->is_new;
+    engine_return(engine, source);
+    outcome->source = (uint32_t)(source - engine->sources);
     outcome->durable = source->durable;
     outcome->status = judge(source, batch, &outcome->last);
-    if (outcome->status == OUTCOME_APPLIED)
-        hash_records(engine, 0, now);
-    if (outcome->status == OUTCOME_APPLIED && apply_records(engine, now)) {
-        refuse(outcome, OUTCOME_OVERLOADED, "the collector is out of memory");
-        if (engine->source_names.index.used > known)
-            forget_source(engine, source);
+    if ((outcome->status == OUTCOME_APPLIED && apply_next(engine, source, now, outcome)) ||
+        (outcome->status == OUTCOME_RESYNC && is_new)) {
+        if (is_new)
+            engine_forget(engine, source);
+        else if (outcome->status == OUTCOME_OVERLOADED)
+            source->heard = now.steady; /* it is there, though nothing of it is taken */
+        outcome->source = is_new ? NONE : outcome->source;
         return;
     }
-    if (outcome->status == OUTCOME_RESYNC && engine->source_names.index.used > known) {
-        forget_source(engine, source);
-        return;
-    }
-    source->last_seen = now;
-    if (outcome->status == OUTCOME_STALE_EPOCH)
+    if (outcome->status == OUTCOME_STALE_EPOCH) {
+        source->last_seen = now.wall; /* what keeps it alive is its newer run */
         refuse(outcome, OUTCOME_STALE_EPOCH,
                "a newer run of this source is known: its epoch is higher");
-    if (outcome->status != OUTCOME_APPLIED)
         return;
-    count_records(engine, 0, batch->record_count, outcome);
-    if (batch->has_seq) {
-        if (!source->numbered || source->epoch != batch->epoch)
-            source->durable = outcome->durable = 0;
-        source->numbered = true;
-        source->epoch = batch->epoch;
-        source->seq = batch->seq;
     }
+    if (outcome->status == OUTCOME_APPLIED) {
+        count_records(engine, 0, batch->record_count, outcome);
+        if (batch->has_seq)
+            move_on(engine, source, outcome);
+    }
+    engine_heard(engine, source, now, outcome);
+    if (batch->has_seq && outcome->status != OUTCOME_RESYNC)
+        source->told = outcome->durable;
 }
 
 static void count_message(struct engine *engine, size_t length, const struct outcome *outcome)
@@ -338,7 +389,7 @@ static void count_message(struct engine *engine, size_t length, const struct out
     engine->counters.bytes += length;
 }
 
-static void apply_message(struct engine *engine, struct text message, uint64_t now,
+static void apply_message(struct engine *engine, struct message message, struct moment now,
                           struct outcome *outcome)
 {
     static const enum outcome_status refusals[] = {
@@ -346,14 +397,17 @@ static void apply_message(struct engine *engine, struct text message, uint64_t n
         [BATCH_TOO_LARGE] = OUTCOME_TOO_LARGE,
         [BATCH_NO_MEMORY] = OUTCOME_OVERLOADED,
     };
-    memset(outcome, 0, sizeof *outcome);
+    *outcome = (struct outcome){.source = NONE};
     struct batch *batch = &engine->batch;
     enum batch_status status = batch_read(batch, (const uint8_t *)message.bytes, message.length,
                                           engine->batch_bytes, &outcome->fault);
     outcome->answer = !batch->unanswered;
     outcome->has_seq = batch->has_seq;
     outcome->seq = batch->seq;
-    if (status == BATCH_OK)
+    if (status == BATCH_OK && !may_speak(message.speaker, batch))
+        refuse(outcome, OUTCOME_UNAUTHORISED,
+               "this key may not speak for that source (sources, in its file on the collector)");
+    else if (status == BATCH_OK)
         apply_batch(engine, now, outcome);
     else
         outcome->status = refusals[status];
@@ -366,8 +420,8 @@ static void apply_message(struct engine *engine, struct text message, uint64_t n
 /* ---- short messages, several at once --------------------------------------------------------------- */
 
 /* Read one more short message behind the others; false where it has to be applied alone: it wants
- * an answer, its source is new, it tells aggtypes, or something is wrong with it. */
-static bool gather_one(struct engine *engine, struct text message, uint64_t now)
+ * an answer, its source is new or was gone, it tells aggtypes, or something is wrong with it. */
+static bool gather_one(struct engine *engine, struct message message, struct moment now)
 {
     struct batch *batch = &engine->batch;
     struct batch_fault fault;
@@ -380,21 +434,22 @@ static bool gather_one(struct engine *engine, struct text message, uint64_t now)
                                  names_hash(&engine->source_names, batch->source,
                                             batch->source_length),
                                  batch->source, batch->source_length);
-    if (batch->has_seq || batch->aggtypes != NULL || source == NONE) {
+    if (batch->has_seq || batch->aggtypes != NULL || source == NONE ||
+        engine->sources[source].gone || !may_speak(message.speaker, batch)) {
         batch_rewind(batch, first, first_attribute);
         return false;
     }
     engine->gathered[engine->gathered_count].source = source;
     engine->gathered[engine->gathered_count].end = batch->record_count;
     engine->gathered_count++;
-    hash_records(engine, first, now);
+    hash_records(engine, first, source, now.wall);
     return true;
 }
 
 /* Apply as many of the first messages as can be applied as one batch; returns how many. Waiting
  * for memory is most of the work of a short message, and together they wait once. */
-static size_t apply_together(struct engine *engine, const struct text *messages, size_t count,
-                             uint64_t now, struct outcome *outcomes)
+static size_t apply_together(struct engine *engine, const struct message *messages, size_t count,
+                             struct moment now, struct outcome *outcomes)
 {
     struct batch *batch = &engine->batch;
     batch->record_count = batch->attribute_count = 0;
@@ -405,10 +460,12 @@ static size_t apply_together(struct engine *engine, const struct text *messages,
     batch->aggtypes = NULL;
     size_t gathered = engine->gathered_count;
     if (gathered > 0 && apply_records(engine, now))
-        gathered = 0; /* no memory: each has to go its own way, and to be told so */
+        gathered = 0; /* no memory, or not now: each has to go its own way, and to be told so */
     for (size_t at = 0; at < gathered; at++) {
-        memset(&outcomes[at], 0, sizeof outcomes[at]);
-        engine->sources[engine->gathered[at].source].last_seen = now;
+        struct source *source = &engine->sources[engine->gathered[at].source];
+        outcomes[at] = (struct outcome){.source = engine->gathered[at].source};
+        source->last_seen = now.wall;
+        source->heard = now.steady;
         count_records(engine, at ? engine->gathered[at - 1].end : 0, engine->gathered[at].end,
                       &outcomes[at]);
         count_message(engine, messages[at].length, &outcomes[at]);
@@ -417,8 +474,8 @@ static size_t apply_together(struct engine *engine, const struct text *messages,
     return gathered;
 }
 
-void engine_apply(struct engine *engine, const struct text *messages, size_t count, uint64_t now,
-                  struct outcome *outcomes)
+void engine_apply(struct engine *engine, const struct message *messages, size_t count,
+                  struct moment now, struct outcome *outcomes)
 {
     for (size_t at = 0; at < count;) {
         pthread_mutex_lock(&engine->ingest);
@@ -432,14 +489,33 @@ void engine_apply(struct engine *engine, const struct text *messages, size_t cou
     }
 }
 
-uint64_t engine_advance(struct engine *engine, uint32_t number, uint64_t now)
+/* Whether no period may close yet: sources are awaited, or all are back, but a batch that had to be
+ * refused meanwhile has not had the time to come again. */
+static bool is_waiting(struct engine *engine, const struct partition *partition, uint64_t steady)
+{
+    if (atomic_load_explicit(&engine->limits.waiting, memory_order_relaxed))
+        return true;
+    uint64_t from = atomic_load_explicit(&engine->closes_from, memory_order_relaxed);
+    if (from == TO_BE_SET) {
+        from = steady + partition->lateness * 1000 + COMES_AGAIN_US;
+        atomic_store(&engine->closes_from, from);
+    }
+    return steady < from;
+}
+
+uint64_t engine_advance(struct engine *engine, uint32_t number, struct moment now)
 {
     struct partition *partition = &engine->partitions[number];
     uint64_t closed = 0, cursor = 0;
+    bool waiting = is_waiting(engine, partition, now.steady);
     while (cursor != UINT64_MAX) {
         pthread_mutex_lock(&partition->lock);
-        partition_clock(partition, now);
-        closed += partition_advance(partition, &cursor);
+        if (partition->frozen || waiting) {
+            cursor = UINT64_MAX; /* the next turn will find what is due */
+        } else {
+            partition_clock(partition, now);
+            closed += partition_advance(partition, &cursor);
+        }
         if (cursor == UINT64_MAX)
             partition_recycle(partition);
         pthread_mutex_unlock(&partition->lock);

@@ -152,7 +152,7 @@ static void write_source(struct engine *engine, uint32_t id, struct msgpack_writ
 {
     const struct name *name = names_at(&engine->source_names, id);
     const struct source *source = &engine->sources[id];
-    msgpack_write_array(writer, 5);
+    msgpack_write_array(writer, 6);
     msgpack_write_str(writer, name->text, name->length);
     msgpack_write_uint(writer, source->last_seen);
     if (source->numbered) {
@@ -163,6 +163,7 @@ static void write_source(struct engine *engine, uint32_t id, struct msgpack_writ
         msgpack_write_nil(writer);
     }
     msgpack_write_uint(writer, source->durable);
+    msgpack_write_uint(writer, source->gone);
 }
 
 void engine_sources(struct engine *engine, struct msgpack_writer *writer)
@@ -171,7 +172,7 @@ void engine_sources(struct engine *engine, struct msgpack_writer *writer)
     size_t opened = msgpack_open_array(writer);
     uint32_t written = 0;
     for (uint32_t id = 0; id < engine->source_names.count; id++) {
-        if (names_at(&engine->source_names, id) != NULL) {
+        if (engine_knows(engine, id)) {
             write_source(engine, id, writer);
             written++;
         }

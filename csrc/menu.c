@@ -154,6 +154,21 @@ const struct detector *detector_named(const char *name)
     return NULL;
 }
 
+bool algorithm_same(const struct algorithm *one, const struct algorithm *other)
+{
+    return strcmp(one->name, other->name) == 0 && one->reducer == other->reducer &&
+           one->detector == other->detector && one->alpha == other->alpha &&
+           one->timeout == other->timeout;
+}
+
+bool metric_same(const struct metric *one, const struct metric *other)
+{
+    bool same = one->algorithm_count == other->algorithm_count;
+    for (unsigned at = 0; same && at < one->algorithm_count; at++)
+        same = algorithm_same(&one->algorithms[at], &other->algorithms[at]);
+    return same;
+}
+
 void metric_layout(struct metric *metric)
 {
     uint32_t size = sizeof(struct series);

@@ -2,7 +2,8 @@
  *
  * The reader walks bytes that anyone may have sent. It never reads past `end`, never recurses and
  * never allocates; a count in the input is believed only as far as there are bytes to back it.
- * The writer appends to a buffer that grows; a failed allocation is remembered, and asked for once.
+ * The writer appends to a buffer that grows, each value in its shortest form; a failed allocation is
+ * remembered, and asked for once. Who writes much asks for room himself, and puts values there.
  */
 #ifndef COLLECTORD_MSGPACK_H
 #define COLLECTORD_MSGPACK_H
@@ -11,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 enum { MSGPACK_NESTING = 32 }; /* maps and arrays inside one another */
 
@@ -116,5 +118,117 @@ void msgpack_write_raw(struct msgpack_writer *writer, const void *bytes, size_t 
 size_t msgpack_open_array(struct msgpack_writer *writer);
 void msgpack_close_array(struct msgpack_writer *writer, size_t opened, uint32_t elements);
 void msgpack_writer_free(struct msgpack_writer *writer);
+
+/* ---- putting: values into room that was made ------------------------------------------------------ */
+
+enum {
+    MSGPACK_HEAD_ROOM = 5,  /* that the head of a str, a bin or an array may need */
+    MSGPACK_NUMBER_ROOM = 9 /* that a number may need */
+};
+
+uint8_t *msgpack_grow(struct msgpack_writer *writer, size_t most);
+
+/* Where to put up to `most` bytes, or NULL; msgpack_fill tells how far they went. */
+static inline uint8_t *msgpack_room(struct msgpack_writer *writer, size_t most)
+{
+    return writer->capacity - writer->length >= most ? writer->bytes + writer->length
+                                                     : msgpack_grow(writer, most);
+}
+
+static inline void msgpack_fill(struct msgpack_writer *writer, const uint8_t *end)
+{
+    writer->length = (size_t)(end - writer->bytes);
+}
+
+static inline uint8_t *msgpack_put_wide(uint8_t *at, uint8_t first, uint64_t number,
+                                        unsigned width)
+{
+    at[0] = first;
+    for (unsigned byte = 0; byte < width; byte++)
+        at[1 + byte] = (uint8_t)(number >> (8 * (width - 1 - byte)));
+    return at + 1 + width;
+}
+
+static inline uint8_t *msgpack_put_uint(uint8_t *at, uint64_t value)
+{
+    if (value < 0x80) {
+        *at = (uint8_t)value;
+        return at + 1;
+    }
+    if (value <= UINT8_MAX)
+        return msgpack_put_wide(at, 0xcc, value, 1);
+    if (value <= UINT16_MAX)
+        return msgpack_put_wide(at, 0xcd, value, 2);
+    return value <= UINT32_MAX ? msgpack_put_wide(at, 0xce, value, 4)
+                               : msgpack_put_wide(at, 0xcf, value, 8);
+}
+
+static inline uint8_t *msgpack_put_int(uint8_t *at, int64_t value)
+{
+    if (value >= 0)
+        return msgpack_put_uint(at, (uint64_t)value);
+    if (value >= -32) {
+        *at = (uint8_t)value;
+        return at + 1;
+    }
+    if (value >= INT8_MIN)
+        return msgpack_put_wide(at, 0xd0, (uint64_t)value, 1);
+    if (value >= INT16_MIN)
+        return msgpack_put_wide(at, 0xd1, (uint64_t)value, 2);
+    return value >= INT32_MIN ? msgpack_put_wide(at, 0xd2, (uint64_t)value, 4)
+                              : msgpack_put_wide(at, 0xd3, (uint64_t)value, 8);
+}
+
+static inline uint8_t *msgpack_put_double(uint8_t *at, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return msgpack_put_wide(at, 0xcb, bits, 8);
+}
+
+/* As an integer where it is one that comes back as the same double, which is shorter. */
+static inline uint8_t *msgpack_put_number(uint8_t *at, double value)
+{
+    const double exact = 9007199254740992; /* 2^53 */
+    if (value > -exact && value < exact) {
+        int64_t whole = (int64_t)value;
+        double back = (double)whole;
+        if (memcmp(&back, &value, sizeof back) == 0) /* not so for -0.0 */
+            return msgpack_put_int(at, whole);
+    }
+    return msgpack_put_double(at, value);
+}
+
+static inline uint8_t *msgpack_put_array(uint8_t *at, uint32_t elements)
+{
+    if (elements < 16) {
+        *at = (uint8_t)(0x90 | elements);
+        return at + 1;
+    }
+    return elements <= UINT16_MAX ? msgpack_put_wide(at, 0xdc, elements, 2)
+                                  : msgpack_put_wide(at, 0xdd, elements, 4);
+}
+
+/* The head of a str: its bytes must follow. */
+static inline uint8_t *msgpack_put_str(uint8_t *at, uint32_t length)
+{
+    if (length < 32) {
+        *at = (uint8_t)(0xa0 | length);
+        return at + 1;
+    }
+    if (length <= UINT8_MAX)
+        return msgpack_put_wide(at, 0xd9, length, 1);
+    return length <= UINT16_MAX ? msgpack_put_wide(at, 0xda, length, 2)
+                                : msgpack_put_wide(at, 0xdb, length, 4);
+}
+
+/* The head of a bin: its bytes must follow. */
+static inline uint8_t *msgpack_put_bin(uint8_t *at, uint32_t length)
+{
+    if (length <= UINT8_MAX)
+        return msgpack_put_wide(at, 0xc4, length, 1);
+    return length <= UINT16_MAX ? msgpack_put_wide(at, 0xc5, length, 2)
+                                : msgpack_put_wide(at, 0xc6, length, 4);
+}
 
 #endif

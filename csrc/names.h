@@ -17,6 +17,7 @@ struct name {
     uint32_t hash;
     uint32_t next; /* of the retired or of the free ones */
     int32_t tag;   /* the owner's */
+    uint32_t number; /* the owner's, too */
     uint32_t length;
     char text[];
 };

@@ -77,8 +77,24 @@ enum { CHANGE_LIMIT = 1 << 22 };
 /* What all partitions of an engine share: what is allowed, and what is held.
  * The counts are atomic, since partitions change them under their own locks. */
 struct limits {
-    uint64_t keys, records, bytes, results;
+    uint64_t keys, records, bytes, results, source_records, source_bytes;
     atomic_uint_fast64_t held_keys, held_records, held_series;
+    struct holding *holdings; /* by the engine's id of the source; guarded by engine.ingest */
+    atomic_bool waiting;      /* no period closes: sources are awaited after a restart */
+};
+
+/* What one source holds in all partitions. */
+struct holding {
+    uint64_t bytes; /* of records, their slots and long values */
+    uint32_t records;
+    bool leaving; /* the source is gone: its records are being removed */
+};
+
+/* The time by two clocks, in microseconds. Periods are numbered by the wall clock, since the
+ * epoch, which may be set; what is waited for is measured on the steady one, which may not. */
+struct moment {
+    uint64_t wall;
+    uint64_t steady;
 };
 
 struct partition_counters {
@@ -89,14 +105,17 @@ struct partition {
     pthread_mutex_t lock;
     struct memory *memory;
     struct limits *limits;
-    uint64_t clock;     /* the time last told */
-    uint64_t latest;    /* the latest, until the clock goes back by more than a moment */
-    uint64_t base;      /* milliseconds: where arrivals count from */
+    struct moment clock; /* as last told */
+    uint64_t latest;     /* the latest steady time, until it goes back by more than a moment */
+    int64_t offset;      /* of the wall clock from the steady one, in milliseconds */
+    int64_t due_offset;  /* about where it was when all that is due was last looked at */
+    uint64_t base;       /* milliseconds of the steady clock: where arrivals count from */
+    bool frozen; /* it is being saved: nothing may change, or be recycled */
     uint64_t lateness;  /* milliseconds */
     struct keys keys;
     struct names structs, tables;
     struct names columns; /* its tag is the metric, or -1 */
-    struct names sources; /* its tag is how many records it has */
+    struct names sources; /* its tag is how many records it has, its number the engine's id */
     struct pool records;
     struct index record_index; /* hash of (key, struct, source) -> record */
     struct metric *metrics;
@@ -125,20 +144,34 @@ void partition_free(struct partition *partition);
 
 /* ---- applying (prepare.c, records.c); call with the lock held ------------------------------------ */
 
-/* Tell the time; it may have gone back. */
-void partition_clock(struct partition *partition, uint64_t now);
+/* Tell the steady time, in microseconds. */
+void partition_steady(struct partition *partition, uint64_t steady);
+
+/* Tell the time by both clocks; either may have gone back. */
+void partition_clock(struct partition *partition, struct moment now);
 
 /* Set how long, in milliseconds, a period stays open for those that come late. */
 void partition_lateness(struct partition *partition, uint64_t lateness);
 
-/* Prepare the records `order[0..count)` of a batch; 0 or -1 (no memory). */
+enum { NO_MEMORY = -1, MUST_WAIT = 1 };
+
+/* Prepare the records `order[0..count)` of a batch at the wall time `now`; 0, NO_MEMORY, or
+ * MUST_WAIT where a sample would close a period while none may close. */
 int partition_prepare(struct partition *partition, struct batch *batch, const uint32_t *order,
                       uint32_t count, uint64_t now);
 void partition_commit(struct partition *partition, struct batch *batch, const uint32_t *order,
                       uint32_t count);
 
+/* The key of that text, made if need be; NULL (no memory). */
+struct key *partition_key(struct partition *partition, const uint8_t *text, size_t length,
+                          uint32_t hash);
+
 /* Take away what a batch left empty, some of it; true when all is done. */
 bool partition_sweep(struct partition *partition);
+
+/* Take away the records of sources that are leaving, from the key `*cursor` on, some thousands at
+ * the most; `*cursor` moves on. True when all is done. */
+bool partition_remove_leaving(struct partition *partition, uint32_t *cursor);
 
 /* Release a key that nothing holds any more. */
 void partition_release_key(struct partition *partition, struct key *key);

@@ -11,6 +11,11 @@ enum { FUTURE_US = 60000000 };
 
 /* ---- slots ---------------------------------------------------------------------------------------- */
 
+static struct holding *holding_of(const struct partition *partition, const struct record *record)
+{
+    return &partition->limits->holdings[names_at(&partition->sources, record->source)->number];
+}
+
 static int reserve_slots(struct partition *partition, struct record *record, uint32_t wanted)
 {
     if (wanted <= record->capacity)
@@ -27,6 +32,8 @@ static int reserve_slots(struct partition *partition, struct record *record, uin
             memory_free(partition->memory, record->outside,
                         record->capacity * sizeof *outside);
         record->outside = outside;
+        size_t grown = room - (record->capacity > INLINE_SLOTS ? record->capacity : 0u);
+        holding_of(partition, record)->bytes += grown * sizeof *outside;
     }
     record->capacity = room & 0x7fff;
     return 0;
@@ -85,16 +92,17 @@ static void drop_unused(struct names *names, uint32_t id)
         names_drop(names, id);
 }
 
-static struct key *key_of(struct partition *partition, const struct record_in *in)
+struct key *partition_key(struct partition *partition, const uint8_t *text, size_t length,
+                          uint32_t hash)
 {
-    struct key *key = keys_find(&partition->keys, in->key_hash, in->key, in->key_length);
+    struct key *key = keys_find(&partition->keys, hash, text, length);
     if (key != NULL)
         return key;
-    const uint8_t *colon = memchr(in->key, ':', in->key_length);
-    uint32_t table = intern(partition, &partition->tables, in->key, (size_t)(colon - in->key));
+    const uint8_t *colon = memchr(text, ':', length);
+    uint32_t table = intern(partition, &partition->tables, text, (size_t)(colon - text));
     if (table == NONE)
         return NULL;
-    key = keys_add(&partition->keys, partition->memory, in->key_hash, in->key, in->key_length);
+    key = keys_add(&partition->keys, partition->memory, hash, text, length);
     if (key == NULL) {
         drop_unused(&partition->tables, table);
         return NULL;
@@ -136,7 +144,8 @@ static uint32_t make_record(struct partition *partition, const struct record_in 
                                           : intern(partition, &partition->sources, in->source,
                                                    in->source_length);
     uint32_t id = source == NONE ? NONE : pool_take(&partition->records, partition->memory);
-    struct key *key = id == NONE ? NULL : key_of(partition, in);
+    struct key *key = id == NONE ? NULL
+                                 : partition_key(partition, in->key, in->key_length, in->key_hash);
     if (key == NULL) {
         if (id != NONE)
             pool_give(&partition->records, id);
@@ -152,6 +161,9 @@ static uint32_t make_record(struct partition *partition, const struct record_in 
     names_at(&partition->structs, struct_name)->refs++;
     names_at(&partition->sources, source)->refs++;
     names_at(&partition->sources, source)->tag++;
+    names_at(&partition->sources, source)->number = in->holder;
+    partition->limits->holdings[in->holder].records++;
+    partition->limits->holdings[in->holder].bytes += sizeof *record;
     link_record(partition, id, key);
     index_put(&partition->record_index, in->hash, id);
     atomic_fetch_add_explicit(&partition->limits->held_records, 1, memory_order_relaxed);
@@ -198,6 +210,17 @@ static enum rejection check_names(const struct batch *batch, const struct record
 }
 
 /* Limits apply to what is new: what is held already can always be updated in place. */
+static enum rejection check_bytes(const struct partition *partition, const struct record_in *in,
+                                  size_t bytes)
+{
+    const struct limits *limits = partition->limits;
+    if (atomic_load_explicit(&partition->memory->used, memory_order_relaxed) + bytes >
+        limits->bytes)
+        return LIMIT_BYTES;
+    return limits->holdings[in->holder].bytes + bytes > limits->source_bytes ? LIMIT_SOURCE_BYTES
+                                                                             : RECORD_GOOD;
+}
+
 static enum rejection check_limits(const struct partition *partition, const struct batch *batch,
                                    const struct record_in *in, struct record *record)
 {
@@ -219,15 +242,13 @@ static enum rejection check_limits(const struct partition *partition, const stru
     if (record == NULL && added > 0) {
         if (atomic_load_explicit(&limits->held_records, memory_order_relaxed) >= limits->records)
             return LIMIT_RECORDS;
+        if (limits->holdings[in->holder].records >= limits->source_records)
+            return LIMIT_SOURCE_RECORDS;
         if (atomic_load_explicit(&limits->held_keys, memory_order_relaxed) >= limits->keys &&
             keys_find(&partition->keys, in->key_hash, in->key, in->key_length) == NULL)
             return LIMIT_KEYS;
     }
-    if ((added || bytes) &&
-        atomic_load_explicit(&partition->memory->used, memory_order_relaxed) + bytes >
-            limits->bytes)
-        return LIMIT_BYTES;
-    return RECORD_GOOD;
+    return added || bytes ? check_bytes(partition, in, bytes) : RECORD_GOOD;
 }
 
 static enum rejection check_samples(const struct partition *partition, struct batch *batch,
@@ -298,10 +319,24 @@ static uint16_t add_slot(struct partition *partition, struct record *record,
     return (uint16_t)record->count++;
 }
 
-/* Make whatever a good record needs: slots, series, copies of long values. 0 or -1. */
+/* Whether a sample would close a period by the ring. */
+static bool would_close(const struct partition *partition, const struct record_in *in,
+                        const struct slot *slot)
+{
+    const struct metric *metric = partition_column_metric(partition, slot->column);
+    uint32_t id = slot->series;
+    if (metric->lanes)
+        id = ((const struct lane *)pool_at(&metric->lane_pool, id))->series;
+    const struct series *series = series_at(metric, id);
+    uint64_t period = in->time / PERIOD_US;
+    return series->live && period >= (uint64_t)series->next + RING;
+}
+
+/* Make whatever a good record needs: slots, series, copies of long values. As partition_prepare. */
 static int make_room(struct partition *partition, struct batch *batch, struct record_in *in)
 {
     struct record *record = pool_at(&partition->records, in->record);
+    bool waiting = atomic_load_explicit(&partition->limits->waiting, memory_order_relaxed);
     for (uint32_t at = 0; at < in->count; at++) {
         struct attribute_in *attribute = &batch->attributes[in->first + at];
         if (attribute->slot == NO_SLOT) /* the same name may have come a moment ago */
@@ -315,12 +350,16 @@ static int make_room(struct partition *partition, struct batch *batch, struct re
             attribute->slot = add_slot(partition, record, in, attribute);
             sweep_later(partition, in->record);
         }
-        if (attribute->slot == NO_SLOT || partition_bind_slot(partition, record, attribute->slot, attribute))
-            return -1;
+        if (attribute->slot == NO_SLOT ||
+            partition_bind_slot(partition, record, attribute->slot, attribute))
+            return NO_MEMORY;
+        if (attribute->is_sample && waiting &&
+            would_close(partition, in, &record_slots(record)[attribute->slot]))
+            return MUST_WAIT;
         if (attribute->value_length > INLINE_VALUE) {
             attribute->block = memory_get(partition->memory, attribute->value_length);
             if (attribute->block == NULL)
-                return -1;
+                return NO_MEMORY;
             memcpy(attribute->block, attribute->value, attribute->value_length);
         }
     }
@@ -369,9 +408,9 @@ static int prepare_record(struct partition *partition, struct batch *batch, stru
         in->rejection = LIMIT_ATTRIBUTES;
     else if (!match_slots(partition, batch, in, record) || record == NULL)
         in->rejection = check_names(batch, in, record != NULL);
-    if (!in->rejection)
+    if (!in->rejection && !batch->restores)
         in->rejection = check_samples(partition, batch, in, record, now);
-    if (!in->rejection)
+    if (!in->rejection && !batch->restores)
         in->rejection = check_limits(partition, batch, in, record);
     if (in->rejection)
         return 0;
@@ -380,7 +419,7 @@ static int prepare_record(struct partition *partition, struct batch *batch, stru
             return 0;
         in->record = make_record(partition, in);
         if (in->record == NONE)
-            return -1;
+            return NO_MEMORY;
     }
     return make_room(partition, batch, in);
 }
@@ -419,7 +458,7 @@ int partition_prepare(struct partition *partition, struct batch *batch, const ui
 {
     if (memory_reserve(partition->memory, &partition->sweep, sizeof *partition->sweep,
                        &partition->sweep_capacity, (size_t)partition->sweep_count + count))
-        return -1;
+        return NO_MEMORY;
     for (uint32_t first = 0; first < count; first += WAVE) {
         uint32_t wave = count - first < WAVE ? count - first : WAVE;
         fetch_ahead(partition, batch, order + first, wave);
@@ -427,8 +466,9 @@ int partition_prepare(struct partition *partition, struct batch *batch, const ui
             struct record_in *in = &batch->records[order[at]];
             if (in->rejection)
                 continue;
-            if (prepare_record(partition, batch, in, now))
-                return -1;
+            int status = prepare_record(partition, batch, in, now);
+            if (status)
+                return status;
         }
     }
     return 0;

@@ -7,7 +7,8 @@
 
 enum {
     WAVE = 16,           /* records whose series are fetched ahead together */
-    SWEEP_AT_ONCE = 1024 /* records */
+    SWEEP_AT_ONCE = 1024, /* records */
+    LEAVE_AT_ONCE = 4096 /* keys and records that are looked at */
 };
 
 /* ---- slots ---------------------------------------------------------------------------------------- */
@@ -28,24 +29,32 @@ const uint8_t *record_value(const struct slot *slot, uint32_t *length)
     return slot->bytes;
 }
 
-static void clear_value(struct partition *partition, struct slot *slot)
+static struct holding *holding_of(const struct partition *partition, const struct record *record)
+{
+    return &partition->limits->holdings[names_at(&partition->sources, record->source)->number];
+}
+
+static void clear_value(struct partition *partition, const struct record *record,
+                        struct slot *slot)
 {
     if (slot->length == LONG_VALUE) {
         uint32_t length;
         uint8_t *block = long_value(slot, &length);
         memory_free(partition->memory, block, length);
+        holding_of(partition, record)->bytes -= length;
     }
     slot->length = 0;
 }
 
 /* Returns whether the value is another one than before. */
-static bool set_value(struct partition *partition, struct slot *slot, struct attribute_in *in)
+static bool set_value(struct partition *partition, const struct record *record, struct slot *slot,
+                      struct attribute_in *in)
 {
     uint32_t length;
     const uint8_t *held = record_value(slot, &length);
     if (length == in->value_length && memcmp(held, in->value, length) == 0)
         return false;
-    clear_value(partition, slot);
+    clear_value(partition, record, slot);
     if (in->block == NULL) {
         memcpy(slot->bytes, in->value, in->value_length);
         slot->length = (uint8_t)in->value_length;
@@ -55,6 +64,7 @@ static bool set_value(struct partition *partition, struct slot *slot, struct att
     memcpy(slot->bytes + sizeof in->block, &in->value_length, sizeof in->value_length);
     slot->length = LONG_VALUE;
     in->block = NULL;
+    holding_of(partition, record)->bytes += in->value_length;
     return true;
 }
 
@@ -95,34 +105,41 @@ static void note_record(struct partition *partition, struct record *record)
 }
 
 static bool commit_attribute(struct partition *partition, const struct record_in *in,
-                             struct slot *slots, struct attribute_in *attribute)
+                             struct record *record, struct attribute_in *attribute)
 {
     if (attribute->slot == NO_SLOT)
         return false;
-    struct slot *slot = &slots[attribute->slot];
+    struct slot *slot = &record_slots(record)[attribute->slot];
     if (attribute->is_nil) {
         bool was_there = slot->length != 0;
-        clear_value(partition, slot);
+        clear_value(partition, record, slot);
         return was_there;
     }
-    bool changed = set_value(partition, slot, attribute);
+    bool changed = set_value(partition, record, slot, attribute);
     if (attribute->is_sample)
         add_sample(partition, in, slot, attribute);
     return changed;
+}
+
+/* Returns whether it had values. */
+static bool clear_record(struct partition *partition, struct record *record)
+{
+    struct slot *slots = record_slots(record);
+    bool had = false;
+    for (unsigned at = 0; at < record->count; at++) {
+        had |= slots[at].length != 0;
+        clear_value(partition, record, &slots[at]);
+    }
+    return had;
 }
 
 static void commit_record(struct partition *partition, struct batch *batch,
                           const struct record_in *in)
 {
     struct record *record = pool_at(&partition->records, in->record);
-    struct slot *slots = record_slots(record);
-    bool changed = false;
-    for (unsigned at = 0; in->removes && at < record->count; at++) {
-        changed |= slots[at].length != 0;
-        clear_value(partition, &slots[at]);
-    }
+    bool changed = in->removes && clear_record(partition, record);
     for (uint32_t at = 0; at < in->count; at++)
-        changed |= commit_attribute(partition, in, slots, &batch->attributes[in->first + at]);
+        changed |= commit_attribute(partition, in, record, &batch->attributes[in->first + at]);
     if (changed)
         note_record(partition, record);
 }
@@ -195,11 +212,12 @@ static uint32_t record_hash(const struct partition *partition, const struct reco
 
 void partition_free_slots(struct partition *partition, struct record *record)
 {
-    struct slot *slots = record_slots(record);
-    for (unsigned at = 0; at < record->count; at++)
-        clear_value(partition, &slots[at]);
-    if (record->capacity > INLINE_SLOTS)
-        memory_free(partition->memory, record->outside, record->capacity * sizeof *slots);
+    (void)clear_record(partition, record);
+    if (record->capacity > INLINE_SLOTS) {
+        size_t bytes = record->capacity * sizeof(struct slot);
+        memory_free(partition->memory, record->outside, bytes);
+        holding_of(partition, record)->bytes -= bytes;
+    }
 }
 
 static void free_record(struct partition *partition, uint32_t id)
@@ -215,6 +233,9 @@ static void free_record(struct partition *partition, uint32_t id)
         ((struct record *)pool_at(&partition->records, record->next))->previous =
             record->previous;
     partition_free_slots(partition, record);
+    struct holding *holding = holding_of(partition, record);
+    holding->bytes -= sizeof *record;
+    holding->records--;
     names_drop(&partition->structs, record->struct_name);
     names_at(&partition->sources, record->source)->tag--;
     names_drop(&partition->sources, record->source);
@@ -238,6 +259,34 @@ bool partition_sweep(struct partition *partition)
         return false;
     partition_recycle(partition);
     return true;
+}
+
+/* The key may go with its last record. Returns how many were looked at. */
+static uint32_t remove_leaving_of(struct partition *partition, struct key *key)
+{
+    uint32_t looked = 0;
+    for (uint32_t id = key->first_record; id != NONE; looked++) {
+        struct record *record = pool_at(&partition->records, id);
+        uint32_t next = record->next;
+        if (holding_of(partition, record)->leaving) {
+            if (clear_record(partition, record))
+                note_record(partition, record);
+            compact(partition, record);
+            free_record(partition, id);
+        }
+        id = next;
+    }
+    return looked;
+}
+
+bool partition_remove_leaving(struct partition *partition, uint32_t *cursor)
+{
+    uint32_t looked = 0;
+    for (; *cursor < partition->keys.count && looked < LEAVE_AT_ONCE; ++*cursor) {
+        struct key *key = partition->keys.entries[*cursor];
+        looked += 1 + (key != NULL && !key->gone ? remove_leaving_of(partition, key) : 0);
+    }
+    return *cursor >= partition->keys.count;
 }
 
 void partition_release_key(struct partition *partition, struct key *key)

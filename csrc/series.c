@@ -8,7 +8,7 @@ enum { CLOCK_SLACK_S = 1, NEVER = UINT32_MAX, ADVANCE_SERIES = 4096 };
 
 static uint32_t now_ms(const struct partition *partition)
 {
-    return (uint32_t)(partition->clock / 1000 - partition->base);
+    return (uint32_t)(partition->clock.steady / 1000 - partition->base);
 }
 
 /* The last arrival for the oldest open period or one before it. */
@@ -18,7 +18,14 @@ static uint32_t last_arrival(const struct metric *metric, const struct series *s
     return bin->count && bin->arrival > series->carry ? bin->arrival : series->carry;
 }
 
-/* The millisecond (since the epoch) from which on the clock may close the oldest open period. */
+/* A time moved by an offset, not below 0. */
+static uint64_t after(uint64_t time, int64_t offset)
+{
+    return offset < 0 && time < (uint64_t)-offset ? 0 : time + (uint64_t)offset;
+}
+
+/* The millisecond of the wall clock from which on the oldest open period may be closed. It ends by
+ * the wall clock; how long nothing came, the steady clock tells. */
 static uint64_t closes_at(const struct partition *partition, const struct metric *metric,
                           const struct series *series)
 {
@@ -27,7 +34,8 @@ static uint64_t closes_at(const struct partition *partition, const struct metric
                           ? last_arrival(metric, series) + partition->lateness
                           : (uint64_t)series->arrival + IDLE_MS;
     silent += partition->base;
-    return ended > silent ? ended : silent;
+    uint64_t heard_out = after(silent, partition->offset);
+    return ended > heard_out ? ended : heard_out;
 }
 
 /* A lower bound in seconds, early by the slack that the clock may go back unnoticed. */
@@ -75,17 +83,30 @@ static void rebase(struct partition *partition, uint64_t base)
     partition->base = base;
 }
 
-void partition_clock(struct partition *partition, uint64_t now)
+void partition_steady(struct partition *partition, uint64_t steady)
 {
-    uint64_t now_in_ms = now / 1000;
-    bool back = now + CLOCK_SLACK_S * 1000000u < partition->latest;
-    if (now_in_ms < partition->base || now_in_ms - partition->base >= UINT32_MAX)
-        rebase(partition, now_in_ms > UINT32_MAX / 2 ? now_in_ms - UINT32_MAX / 2 : 0);
+    uint64_t milliseconds = steady / 1000;
+    bool back = steady + CLOCK_SLACK_S * 1000000u < partition->latest;
+    if (milliseconds < partition->base || milliseconds - partition->base >= UINT32_MAX)
+        rebase(partition, milliseconds > UINT32_MAX / 2 ? milliseconds - UINT32_MAX / 2 : 0);
     if (back)
         set_all_due(partition);
-    if (back || now > partition->latest)
-        partition->latest = now;
-    partition->clock = now;
+    if (back || steady > partition->latest)
+        partition->latest = steady;
+    partition->clock.steady = steady;
+}
+
+void partition_clock(struct partition *partition, struct moment now)
+{
+    partition_steady(partition, now.steady);
+    partition->clock.wall = now.wall;
+    partition->offset = (int64_t)(now.wall / 1000) - (int64_t)(now.steady / 1000);
+    int64_t moved = partition->offset - partition->due_offset;
+    /* Half of the slack either way; a clock that is only slewed takes long to get there. */
+    if (moved * 2 > CLOCK_SLACK_S * 1000 || moved * 2 < -CLOCK_SLACK_S * 1000) {
+        partition->due_offset = partition->offset;
+        set_all_due(partition);
+    }
 }
 
 void partition_lateness(struct partition *partition, uint64_t lateness)
@@ -386,7 +407,7 @@ void series_add(struct partition *partition, uint32_t number, uint32_t id, struc
 static inline void advance_series(struct partition *partition, struct metric *metric,
                                   uint32_t number, uint32_t id, struct series *series)
 {
-    uint64_t now = partition->clock / 1000;
+    uint64_t now = partition->clock.wall / 1000;
     while (series->live) {
         uint64_t then = closes_at(partition, metric, series);
         if (then > now) {
@@ -417,7 +438,7 @@ static inline void fetch_ahead(const struct metric *metric, const uint8_t *cell,
 static void advance_slab(struct partition *partition, uint32_t number, uint32_t slab)
 {
     struct metric *metric = &partition->metrics[number];
-    uint64_t seconds = partition->clock / 1000000;
+    uint64_t seconds = partition->clock.wall / 1000000;
     uint32_t now = seconds < NEVER ? (uint32_t)seconds : NEVER - 1;
     uint32_t first = slab * POOL_SLAB, *due = series_due(metric, first);
     struct series *series = series_at(metric, first);

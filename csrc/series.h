@@ -148,6 +148,10 @@ struct metric {
     struct pool lane_pool;
 };
 
+/* Whether an algorithm, or all of a metric's, mean the same: then its state can be carried over. */
+bool algorithm_same(const struct algorithm *one, const struct algorithm *other);
+bool metric_same(const struct metric *one, const struct metric *other);
+
 /* Lay out a metric whose name and algorithms are set: offsets, minima, masks, empty pools. */
 void metric_layout(struct metric *metric);
 

@@ -142,7 +142,7 @@ class Series:
         self.counted: Counter[str] = Counter()
         self.changed: set[str] = set()
 
-    def add(self, sample: Sample, real: bool, now: int) -> None:
+    def add(self, sample: Sample, real: bool, steady: int) -> None:
         period = sample.time // PERIOD
         if period < self.oldest:
             self.counted["samples_late"] += 1
@@ -151,13 +151,13 @@ class Series:
             self.close()
         if not self.proxies:
             self.oldest = max(self.oldest, period - RING + 1)
-            self.closed_arrival = now // 1000
+            self.closed_arrival = steady // 1000
             self.empty = 0
             self.real = False
         self.begin()
         window = self.windows.setdefault(period, Window())
         window.samples.append(sample)
-        self.arrival = window.arrival = now // 1000
+        self.arrival = window.arrival = steady // 1000
         self.real |= real
         self.counted["samples"] += 1
         self.changed |= {name for name, *_, detector, _ in self.specifications if not detector}
@@ -174,16 +174,23 @@ class Series:
         window = self.windows.get(self.oldest)
         return max(self.closed_arrival, window.arrival) if window else self.closed_arrival
 
-    def is_over(self, now: int, lateness: int) -> bool:
+    def is_over(self, now: int, steady: int, lateness: int) -> bool:
         """Whether the clock closes the oldest open period."""
-        now, lateness = now // 1000, lateness // 1000
+        now, steady, lateness = now // 1000, steady // 1000, lateness // 1000
         ended = (self.oldest + 1) * PERIOD // 1000
         silent = self.last_arrival() + lateness if self.windows else self.arrival + IDLE_MS
-        return now >= ended + lateness and now >= silent
+        return now >= ended + lateness and steady >= silent
 
-    def advance(self, now: int, lateness: int) -> None:
-        while self.proxies and self.is_over(now, lateness):
+    def advance(self, now: int, steady: int, lateness: int) -> None:
+        while self.proxies and self.is_over(now, steady, lateness):
             self.close()
+
+    def shift(self, milliseconds: int) -> None:
+        """The steady clock begins anew."""
+        self.closed_arrival += milliseconds
+        self.arrival += milliseconds
+        for window in self.windows.values():
+            window.arrival += milliseconds
 
     def close(self) -> None:
         """Close the oldest open period."""
@@ -271,8 +278,13 @@ class Key:
 @dataclass
 class Source:
     last_seen: int
+    heard: int
     epoch: int | None = None
     seq: int | None = None
+    durable: int = 0
+    gone: bool = False
+    bereft: bool = False  # it had records when it went
+    returned_seq: int = 0  # the number of the batch by which it came back after that
 
 
 class Answer(NamedTuple):
@@ -282,6 +294,7 @@ class Answer(NamedTuple):
     applied: int
     last: int
     rejected: list[tuple[int, str]]
+    expired: int = 0
 
 
 def is_number(value: Any) -> bool:
@@ -304,38 +317,74 @@ class Model:
         self.results: list[tuple[str, str, str, Result]] = []
         self.changes: set[tuple[str, str]] = set()
 
-    def apply(self, batch: Mapping[str, Any], now: int) -> Answer:
-        answer = self._apply(batch, now)
+    def apply(self, batch: Mapping[str, Any], now: int, steady: int) -> Answer:
+        answer = self._apply(batch, now, steady)
         self.counted[f"batches_{answer.status}"] += 1
         self.counted["records"] += answer.applied
         self._settle()
         return answer
 
-    def _apply(self, batch: Mapping[str, Any], now: int) -> Answer:
+    def _apply(self, batch: Mapping[str, Any], now: int, steady: int) -> Answer:
         is_new = batch["source"] not in self.told
-        source = self.told.setdefault(batch["source"], Source(now))
+        source = self.told.setdefault(batch["source"], Source(now, steady))
         source.last_seen = now
         if "seq" in batch:
             if source.epoch is not None and batch["epoch"] < source.epoch:
                 return Answer("stale_epoch", 0, 0, [])
+            source.heard, source.gone = steady, False
             last = source.seq or 0 if batch["epoch"] == source.epoch else 0
             if batch["seq"] != last + 1:
                 if batch["seq"] <= last:
-                    return Answer("duplicate", 0, 0, [])
+                    return Answer("duplicate", 0, 0, [], source.returned_seq)
                 if is_new:
                     del self.told[batch["source"]]
                 return Answer("resync", 0, last, [])
+            if batch["epoch"] != source.epoch:
+                source.durable = source.returned_seq = 0
             source.epoch, source.seq = batch["epoch"], batch["seq"]
+        source.heard, source.gone = steady, False
+        if source.bereft and "seq" in batch:
+            source.bereft, source.returned_seq = False, batch["seq"]
         rejected = []
         for index, record in enumerate(batch["records"]):
-            code = self._apply_record(batch["source"], batch.get("time", now), record, now)
+            time = batch.get("time", now)
+            code = self._apply_record(batch["source"], time, record, now, steady)
             if code:
                 rejected.append((index, code))
                 self.counted[f"rejected_{code}"] += 1
         applied = len(batch["records"]) - len(rejected)
-        return Answer("applied", applied, 0, rejected[:16])
+        return Answer("applied", applied, 0, rejected[:16], source.returned_seq)
 
-    def _apply_record(self, source: str, time: int, record: Sequence[Any], now: int) -> str:
+    def expire(self, steady: int, timeout: int) -> list[str]:
+        """Remove the records of sources that were silent; returns their names."""
+        went = []
+        for name, source in self.told.items():
+            if source.gone or steady < source.heard + timeout:
+                continue
+            went.append(name)
+            source.gone = True
+            for key, held in self.held.items():
+                for struct, who in [who for who in held.records if who[1] == name]:
+                    del held.records[struct, who]
+                    self.changes.add((key, struct))
+                    source.bereft = True
+        self._settle()
+        return went
+
+    def bring_back(self, steady: int, shift: int) -> None:
+        """All of it was saved at once and is restored; the steady clock begins anew."""
+        for source in self.told.values():
+            source.durable = source.seq or 0
+            source.heard = steady
+        for held in self.held.values():
+            for series in held.series.values():
+                series.shift(shift // 1000)
+        self.counted.clear()
+        self.changes.clear()
+
+    def _apply_record(
+        self, source: str, time: int, record: Sequence[Any], now: int, steady: int
+    ) -> str:
         """Apply it, or return the code it is rejected with."""
         key, struct, attributes, *own_time = record
         time = own_time[0] if own_time else time
@@ -357,7 +406,7 @@ class Model:
             if name not in values or packb(values[name]) != packb(value):
                 self.changes.add((key, struct))
             values[name] = value
-            self._sample(held, f"{struct}-{name}", source, time, value, now)
+            self._sample(held, f"{struct}-{name}", source, time, value, steady)
         if values:
             held.records[struct, source] = values
         else:
@@ -384,16 +433,18 @@ class Model:
                     return "future"
         return ""
 
-    def _sample(self, held: Key, metric: str, source: str, time: int, value: Any, now: int) -> None:
+    def _sample(
+        self, held: Key, metric: str, source: str, time: int, value: Any, steady: int
+    ) -> None:
         if metric in self.metrics and is_number(value):
             series = held.series.setdefault(metric, Series(self.metrics[metric]))
-            series.add(Sample(source, time, float(value)), isinstance(value, float), now)
+            series.add(Sample(source, time, float(value)), isinstance(value, float), steady)
 
-    def advance(self, now: int) -> int:
+    def advance(self, now: int, steady: int) -> int:
         before = self.counted["periods_closed"]
         for key in self.held.values():
             for series in key.series.values():
-                series.advance(now, self.lateness)
+                series.advance(now, steady, self.lateness)
         self._settle()
         return self.counted["periods_closed"] - before
 
@@ -445,7 +496,8 @@ class Model:
                 "last_seen": source.last_seen,
                 "epoch": source.epoch,
                 "seq": source.seq,
-                "durable": 0,
+                "durable": source.durable,
+                "gone": source.gone,
                 "records": records[name],
             }
             for name, source in sorted(self.told.items())

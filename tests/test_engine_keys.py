@@ -220,6 +220,7 @@ def test_sources_are_numbered_each_for_itself() -> None:
             "epoch": epoch,
             "seq": seq,
             "durable": 0,
+            "gone": False,
         }
         for source, records, second, epoch, seq in [
             ("h1", 0, 0, 1, 1),

@@ -115,16 +115,21 @@ class EngineAndModel(RuleBasedStateMachine):
     )
     def begin(self, start: int, metrics: Any, lateness: int) -> None:
         self.now = start
+        self.steady = start + 10_000 * PERIOD
+        self.metrics = metrics
         self.lateness = lateness
-        self.engine = Engine(
-            partitions=PARTITIONS,
-            metrics=metrics,
-            lateness=lateness,
-            limits={"results": 1 << 20},
-            seed=start,
-        )
+        self.engine = self.new_engine(PARTITIONS)
         self.engine.watch(True)
         self.model = Model(metrics, lateness)
+
+    def new_engine(self, partitions: int) -> Engine:
+        return Engine(
+            partitions=partitions,
+            metrics=self.metrics,
+            lateness=self.lateness,
+            limits={"results": 1 << 20},
+            seed=self.now + partitions,
+        )
 
     @rule(
         source=st.sampled_from(SOURCES),
@@ -159,7 +164,48 @@ class EngineAndModel(RuleBasedStateMachine):
 
     @rule(pause=pauses)
     def time_passes(self, pause: int) -> None:
+        """Going back, the wall clock is set, and the steady one stands still."""
         self.now = max(0, self.now + pause)
+        self.steady += max(0, pause)
+        self.advance()
+
+    @rule(pause=pauses)
+    def the_clock_is_set(self, pause: int) -> None:
+        self.now = max(0, self.now + pause)
+        self.advance()
+
+    @rule(pause=moments)
+    def only_the_steady_clock_goes_on(self, pause: int) -> None:
+        self.steady += pause
+        self.advance()
+
+    @rule(timeout=st.sampled_from([SECOND, 60 * SECOND, 180 * SECOND]))
+    def silent_sources_go(self, timeout: int) -> None:
+        went = self.engine.expire(self.steady, timeout)
+        assert sorted(went) == sorted(self.model.expire(self.steady, timeout))
+
+    @rule(
+        down=st.sampled_from([0, 1000, SECOND, 3 * PERIOD, 200 * PERIOD]),
+        shift=st.sampled_from([0, -20 * PERIOD, 1000 * PERIOD]),
+        partitions=st.sampled_from([1, PARTITIONS, PARTITIONS, 7]),
+    )
+    def saved_and_brought_back(self, down: int, shift: int, partitions: int) -> None:
+        assert self.engine.begin_save()
+        parts = [
+            self.engine.save_partition(number, self.now, self.steady)
+            for number in range(self.engine.partitions)
+        ]
+        head = self.engine.save_head(self.now, self.steady)
+        self.engine.end_save(True)
+        self.now += down
+        self.steady += down + shift
+        engine = self.new_engine(partitions)
+        engine.restore(head.data, [part.data for part in parts], self.now, self.steady)
+        engine.configure(self.metrics, self.lateness)
+        engine.settle_all()
+        engine.watch(True)
+        self.engine = engine
+        self.model.bring_back(self.steady, shift)
         self.advance()
 
     @rule(slip=st.sampled_from([-1, 0, 1]))
@@ -172,22 +218,28 @@ class EngineAndModel(RuleBasedStateMachine):
     def another_configuration(self, metrics: Any, lateness: int) -> None:
         self.compare_results()
         self.lateness = lateness
+        self.metrics = metrics
         self.engine.configure(metrics, lateness)
         self.model.configure(metrics, lateness)
 
     def apply(self, batch: dict[str, Any]) -> None:
-        told = self.engine.apply(msgpack.packb(batch), self.now)
+        told = self.engine.apply(msgpack.packb(batch), self.now, self.steady)
         last = told.last if told.status == "resync" else 0
         rejected = [(index, code) for index, code, _ in told.rejected]
-        assert Answer(told.status, told.applied, last, rejected) == self.model.apply(
-            batch, self.now
+        assert Answer(told.status, told.applied, last, rejected, told.expired) == self.model.apply(
+            batch, self.now, self.steady
         )
-        assert (told.seq, told.durable) == (batch.get("seq"), 0)
+        assert told.seq == batch.get("seq")
+        if told.status in ("applied", "duplicate"):
+            assert told.durable == self.model.told[batch["source"]].durable
         assert told.answer == ("seq" in batch)
 
     def advance(self) -> None:
-        closed = sum(self.engine.advance(number, self.now) for number in range(PARTITIONS))
-        assert closed == self.model.advance(self.now)
+        closed = sum(
+            self.engine.advance(number, self.now, self.steady)
+            for number in range(self.engine.partitions)
+        )
+        assert closed == self.model.advance(self.now, self.steady)
 
     def moment(self, offset: tuple[int, int]) -> int:
         return max(0, (self.now // PERIOD + offset[0]) * PERIOD + offset[1])
@@ -243,11 +295,11 @@ class EngineAndModel(RuleBasedStateMachine):
         """Of each proxy UVE in order; those of different ones may be mixed."""
         names = self.engine.metric_names()
         told: dict[tuple[str, str, str], list[Result]] = {}
-        for number in range(PARTITIONS):
+        for number in range(self.engine.partitions):
             for row in self.engine.take_results(number):
                 metric, algorithms = names[row["metric"]]
                 key = self.engine.key_name(number, int(row["key"]))
-                assert partition_of(key.encode(), PARTITIONS) == number
+                assert partition_of(key.encode(), self.engine.partitions) == number
                 who = (key, metric, algorithms[row["algorithm"]])
                 result = Result(*(row[field].item() for field in Result._fields))
                 told.setdefault(who, []).append(result)
@@ -258,7 +310,7 @@ class EngineAndModel(RuleBasedStateMachine):
 
     @invariant()
     def the_same_has_changed(self) -> None:
-        changed = [self.engine.take_changed(number) for number in range(PARTITIONS)]
+        changed = [self.engine.take_changed(number) for number in range(self.engine.partitions)]
         assert all(len(set(some)) == len(some) for some in changed)
         assert {change for some in changed for change in some} == self.model.take_changed()
 

@@ -23,6 +23,7 @@ def outcome(**fields: Any) -> Any:
         "last": 0,
         "durable": 5,
         "answer": True,
+        "expired": 0,
         "message": "",
         "rejected": [],
     }

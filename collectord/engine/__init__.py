@@ -8,7 +8,8 @@ from collectord.engine._core import (
     Engine,
     Outcome,
     ProxyState,
+    Speaker,
     partition_of,
 )
 
-__all__ = ["Engine", "Outcome", "ProxyState", "partition_of"]
+__all__ = ["Engine", "Outcome", "ProxyState", "Speaker", "partition_of"]

@@ -7,6 +7,7 @@ cdef extern from "memory.h":
     cdef struct memory:
         size_t used
 
+    void memory_init(memory *) nogil
     void memory_free(memory *, void *, size_t) nogil
 
 
@@ -19,6 +20,7 @@ cdef extern from "msgpack.h":
         memory *memory
         uint8_t *bytes
         size_t length
+        size_t capacity
         bint failed
 
     void msgpack_writer_free(msgpack_writer *) nogil
@@ -94,8 +96,12 @@ cdef extern from "partition.h":
         metric *metrics
         uint32_t metric_count
 
+    cdef struct moment:
+        uint64_t wall
+        uint64_t steady
+
     cdef struct limits:
-        uint64_t keys, records, bytes, results
+        uint64_t keys, records, bytes, results, source_records, source_bytes
         uint64_t held_keys, held_records, held_series
 
     void partition_watch(partition *, bint) nogil
@@ -122,15 +128,30 @@ cdef extern from "engine.h":
         int status
         bint answer
         bint has_seq
-        uint64_t seq, last, durable
+        uint32_t source
+        uint64_t seq, last, durable, expired
         uint32_t applied, rejected
         outcome_row rows[16]
         batch_fault fault
 
+    cdef struct speaker:
+        const text *patterns
+        size_t count
+
+    cdef struct message:
+        const char *bytes
+        size_t length
+        const speaker *speaker
+
+    cdef enum restore_status:
+        RESTORE_OK
+        RESTORE_BROKEN
+        RESTORE_NO_MEMORY
+
     cdef struct engine_counters:
         uint64_t bytes, records, aggtypes_dropped
-        uint64_t outcomes[7]
-        uint64_t rejected[12]
+        uint64_t outcomes[8]
+        uint64_t rejected[14]
 
     cdef struct engine:
         memory memory
@@ -158,8 +179,23 @@ cdef extern from "engine.h":
     int engine_init(engine *, uint32_t, uint64_t, void *, void *) nogil
     void engine_free(engine *) nogil
     int engine_configure(engine *, const metric *, uint32_t, uint64_t) nogil
-    void engine_apply(engine *, const text *, size_t, uint64_t, outcome *) nogil
-    uint64_t engine_advance(engine *, uint32_t, uint64_t) nogil
+    void engine_apply(engine *, const message *, size_t, moment, outcome *) nogil
+    uint64_t engine_advance(engine *, uint32_t, moment) nogil
+    void engine_expire(engine *, uint64_t, uint64_t, msgpack_writer *) nogil
+    uint32_t engine_settle(engine *, uint64_t, uint64_t) nogil
+    uint32_t engine_settle_all(engine *) nogil
+    void engine_untold(engine *, uint64_t, uint64_t, msgpack_writer *) nogil
+    bint engine_begin_save(engine *) nogil
+    void engine_save_partition(engine *, uint32_t, moment, msgpack_writer *) nogil
+    void engine_save_head(engine *, moment, msgpack_writer *) nogil
+    void engine_end_save(engine *, bint) nogil
+    restore_status engine_restore_head(
+        engine *, const uint8_t *, size_t, moment, batch_fault *
+    ) nogil
+    restore_status engine_restore_partition(
+        engine *, const uint8_t *, size_t, moment, batch_fault *
+    ) nogil
+    restore_status engine_restore_end(engine *, moment, batch_fault *) nogil
     void engine_lock(engine *, uint32_t) nogil
     void engine_unlock(engine *, uint32_t) nogil
     void engine_keys(engine *, const key_query *, key_list *) nogil

@@ -40,23 +40,36 @@ class Outcome:
     durable: int
     answer: bool
     """False for a batch that is whole and has no ``seq``: it is never answered."""
+    source: int | None
+    """The engine's number of the source, where it is known; it may mean another one later."""
+    expired: int
+    """The number with which the source came back after it was gone, and its records with it: it
+    should have told all of its state since. 0 where it never was in this epoch."""
     message: str
     """For an error: what is wrong, and where."""
     rejected: list[tuple[int, str, str]]
     """``(index, code, message)`` of the bad records, 16 at most."""
 
+class Speaker:
+    """The patterns of source names that a peer may speak for; ``*`` is any run of characters."""
+
+    patterns: tuple[str, ...]
+    def __init__(self, patterns: Sequence[str]) -> None: ...
+
 class Engine:
     """Partitions of records and series, safe to use from several threads.
 
-    Times are microseconds since the Unix epoch. ``metrics`` maps a metric,
+    Times are microseconds: ``now`` of the wall clock, since the Unix epoch, which numbers periods
+    and may be set; ``steady`` of a clock that is never set, by which silence is measured. Without
+    ``steady`` it is ``now``. ``metrics`` maps a metric,
     ``<struct>-<attribute>``, to its algorithms ``(name, timeout, reducer, detector, alpha)``:
     ``timeout`` in periods (0: never), ``reducer`` one of ``REDUCERS``, ``detector`` one of
     ``DETECTORS``, ``alpha`` in (0, 1].
 
     ``limits`` may hold ``keys``, ``records``, ``sources``, ``aggtypes``, ``bytes``,
-    ``batch_bytes`` and ``results`` (closed results kept for each partition until they are taken;
-    0, the default, keeps none). ``seed`` makes the hash tables unpredictable from outside; state
-    never depends on it.
+    ``source_records`` and ``source_bytes`` (of one source), ``batch_bytes`` and ``results``
+    (closed results kept for each partition until they are taken; 0, the default, keeps none).
+    ``seed`` makes the hash tables unpredictable from outside; state never depends on it.
 
     Raises ValueError for a value out of its range, MemoryError.
     """
@@ -80,14 +93,84 @@ class Engine:
         that may mean others from now on.
         """
 
-    def apply(self, batch: bytes, now: int) -> Outcome:
-        """Apply one batch, as it came from the wire. Never raises for bad input."""
+    def apply(
+        self, batch: bytes, now: int, steady: int | None = None, speaker: Speaker | None = None
+    ) -> Outcome:
+        """Apply one batch, as it came from the wire. Never raises for bad input.
 
-    def apply_many(self, batches: list[bytes], now: int) -> list[Outcome | None]:
-        """Apply batches in order; None where a batch wants no answer and had nothing wrong."""
+        A ``speaker`` who may not speak for the batch's source gets ``unauthorised``.
+        """
 
-    def advance(self, partition: int, now: int) -> int:
-        """Close what the clock closes; returns how many periods of series were closed."""
+    def apply_many(
+        self,
+        batches: list[bytes],
+        now: int,
+        steady: int | None = None,
+        speakers: Sequence[Speaker | None] | None = None,
+    ) -> list[Outcome | None]:
+        """Apply batches in order; None where a batch wants no answer and had nothing wrong.
+
+        ``speakers`` has one for each batch; None for who may speak for every source.
+        """
+
+    def advance(self, partition: int, now: int, steady: int | None = None) -> int:
+        """Close what the clock closes; returns how many periods of series were closed.
+
+        None while sources are awaited after a restart, or the partition is being saved.
+        """
+
+    def expire(self, steady: int, timeout: int) -> list[str]:
+        """Remove the records of sources silent for ``timeout`` microseconds; returns their names.
+
+        They stay in ``sources``, as gone, until others need their place.
+        """
+
+    def untold(self, steady: int, quiet: int) -> list[tuple[int, int, int]]:
+        """Sources silent for ``quiet`` microseconds that don't know how far they are durable.
+
+        Rows are ``(source, seq, durable)``, ``source`` being the number that an ``Outcome`` has.
+        They count as told from now on.
+        """
+
+    def begin_save(self) -> bool:
+        """Begin a snapshot; False where none can be made before sources of the last run are back.
+
+        Only one is made at a time, by one thread, which must call ``end_save``.
+        """
+
+    def save_partition(
+        self, partition: int, now: int, steady: int | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """The state of a partition between two batches, as bytes (``docs/snapshot.md``)."""
+
+    def save_head(self, now: int, steady: int | None = None) -> npt.NDArray[np.uint8]:
+        """What belongs to no partition: metrics, sources, aggtypes. After all partitions."""
+
+    def end_save(self, durable: bool) -> None:
+        """End a snapshot: all that it holds is safe for good, or (False) it came to nothing."""
+
+    def restore(
+        self,
+        head: bytes | memoryview,
+        partitions: Sequence[bytes | memoryview],
+        now: int,
+        steady: int | None = None,
+    ) -> None:
+        """Bring back, into a new engine, what a snapshot holds; its metrics come with it.
+
+        From then on sources are awaited: no period closes until ``settle`` or ``settle_all`` says
+        that none is. The number of ``partitions`` may be another than this engine's.
+
+        Raises ValueError for bytes that are no such state, MemoryError; the engine is of no use
+        then.
+        """
+
+    def settle(self, steady: int, quiet: int) -> int:
+        """How many sources are still awaited. One that is back for ``quiet`` microseconds, and
+        never told how much it kept, is not awaited any more."""
+
+    def settle_all(self) -> int:
+        """Await nobody any more; returns how many sources were."""
 
     def read(self, key: str) -> tuple[list[list[Any]], list[ProxyState]] | None:
         """All that is known of a key, or None.
@@ -120,7 +203,7 @@ class Engine:
         """``<struct>-<attribute>`` to the aggtype that sources declared last; not to be changed."""
 
     def sources(self) -> list[dict[str, Any]]:
-        """Each source, by name: ``source, records, last_seen, epoch, seq, durable``."""
+        """Each source, by name: ``source, records, last_seen, epoch, seq, durable, gone``."""
 
     def watch(self, on: bool) -> None:
         """Begin or cease to note what changes, for ``take_changed``."""

@@ -36,7 +36,18 @@ cdef list _OUTCOMES = [outcome_names[row].decode() for row in range(OUTCOMES)]
 cdef list _REJECTIONS = [
     (rejection_codes[row].decode(), rejection_messages[row].decode()) for row in range(REJECTIONS)
 ]
-_LIMITS = ("keys", "records", "sources", "aggtypes", "bytes", "batch_bytes", "results")
+_LIMITS = (
+    "keys",
+    "records",
+    "sources",
+    "aggtypes",
+    "bytes",
+    "source_records",
+    "source_bytes",
+    "batch_bytes",
+    "results",
+)
+cdef uint32_t NONE = 0xFFFFFFFF
 # Numbers of periods are 32 bits: this is the year 10000 and some.
 cdef uint64_t _LAST_TIME = 250_000_000_000_000_000
 # Messages that are applied under one release of the GIL.
@@ -57,6 +68,8 @@ cdef class Outcome:
     cdef readonly uint64_t last
     cdef readonly uint64_t durable
     cdef readonly bint answer
+    cdef readonly uint64_t expired
+    cdef readonly object source
     cdef readonly str message
     cdef readonly list rejected
 
@@ -72,6 +85,8 @@ cdef Outcome _outcome(const outcome *told):
     made.last = told.last
     made.durable = told.durable
     made.answer = told.answer
+    made.expired = told.expired
+    made.source = told.source if told.source != NONE else None
     made.message = ""
     if told.fault.message != NULL and told.fault.message[0] != 0:
         made.message = told.fault.message.decode()
@@ -82,6 +97,46 @@ cdef Outcome _outcome(const outcome *told):
         code, message = _REJECTIONS[told.rows[row].rejection]
         made.rejected.append((told.rows[row].index, code, message))
     return made
+
+
+cdef class Speaker:
+    cdef readonly tuple patterns
+    cdef tuple texts
+    cdef text *rows
+    cdef speaker core
+
+    def __cinit__(self, patterns):
+        self.patterns = tuple(patterns)
+        self.texts = tuple(pattern.encode("utf-8", "surrogateescape") for pattern in patterns)
+        self.rows = _texts(list(self.texts))
+        self.core.patterns = self.rows
+        self.core.count = len(self.texts)
+
+    def __dealloc__(self):
+        free(self.rows)
+
+
+cdef class _Saved:
+    """Owns the bytes of a part of a snapshot."""
+
+    cdef memory held
+    cdef msgpack_writer writer
+
+    def __cinit__(self):
+        memory_init(&self.held)
+        self.writer.memory = &self.held
+
+    def __dealloc__(self):
+        msgpack_writer_free(&self.writer)
+
+
+cdef _array_of(_Saved saved):
+    if saved.writer.failed:
+        raise MemoryError
+    cdef cnp.npy_intp length = saved.writer.length
+    array = cnp.PyArray_SimpleNewFromData(1, &length, cnp.NPY_UINT8, saved.writer.bytes)
+    cnp.set_array_base(array, saved)
+    return array
 
 
 cdef class _Results:
@@ -127,6 +182,8 @@ cdef class Engine:
         self.core.limits.records = given.get("records", 2**64 - 1)
         self.core.limits.bytes = given.get("bytes", 2**64 - 1)
         self.core.limits.results = given.get("results", 0)
+        self.core.limits.source_records = given.get("source_records", 2**64 - 1)
+        self.core.limits.source_bytes = given.get("source_bytes", 2**64 - 1)
         self.core.source_limit = given.get("sources", 2**64 - 1)
         self.core.aggtype_limit = given.get("aggtypes", 65536)
         self.core.batch_bytes = min(given.get("batch_bytes", 2**32 - 1), 2**32 - 1)
@@ -136,9 +193,14 @@ cdef class Engine:
         if self.ready:
             engine_free(&self.core)
 
-    cdef _check_time(self, now):
-        if not 0 <= now <= _LAST_TIME:
-            raise ValueError(f"now is {now}; it is microseconds since the Unix epoch")
+    cdef moment _moment(self, now, steady) except *:
+        cdef moment made
+        for time in (now, steady):
+            if time is not None and not 0 <= time <= _LAST_TIME:
+                raise ValueError(f"a time is {time}; it is microseconds since the Unix epoch")
+        made.wall = now
+        made.steady = now if steady is None else steady
+        return made
 
     cdef _check_partition(self, number):
         if not 0 <= number < self.partitions:
@@ -167,23 +229,27 @@ cdef class Engine:
         if status:
             raise MemoryError
 
-    def apply(self, bytes batch not None, now):
+    def apply(self, bytes batch not None, now, steady=None, Speaker speaker=None):
         cdef outcome told
-        cdef text message = _text(batch)
-        self._check_time(now)
-        cdef uint64_t time = now
+        cdef message one
+        cdef moment time = self._moment(now, steady)
+        one.bytes = PyBytes_AS_STRING(batch)
+        one.length = PyBytes_GET_SIZE(batch)
+        one.speaker = NULL if speaker is None else &speaker.core
         with nogil:
-            engine_apply(&self.core, &message, 1, time, &told)
+            engine_apply(&self.core, &one, 1, time, &told)
         return _outcome(&told)
 
-    def apply_many(self, list batches not None, now):
-        cdef text messages[AT_ONCE]
+    def apply_many(self, list batches not None, now, steady=None, speakers=None):
+        cdef message messages[AT_ONCE]
         cdef outcome *told
         cdef Py_ssize_t count, at, first = 0
-        self._check_time(now)
-        cdef uint64_t time = now
+        cdef moment time = self._moment(now, steady)
         cdef list answers = []
         cdef tuple held = tuple(batches)  # nobody can take a message away meanwhile
+        cdef tuple spoken = None if speakers is None else tuple(speakers)
+        if spoken is not None and len(spoken) != len(held):
+            raise ValueError(f"{len(held)} batches have {len(spoken)} speakers")
         told = <outcome *>malloc(AT_ONCE * sizeof(outcome))
         if told == NULL:
             raise MemoryError
@@ -194,7 +260,11 @@ cdef class Engine:
                     batch = held[first + at]
                     if type(batch) is not bytes:
                         raise TypeError(f"a batch is bytes, not {type(batch).__name__}")
-                    messages[at] = _text(batch)
+                    messages[at].bytes = PyBytes_AS_STRING(batch)
+                    messages[at].length = PyBytes_GET_SIZE(batch)
+                    messages[at].speaker = NULL
+                    if spoken is not None and spoken[first + at] is not None:
+                        messages[at].speaker = &(<Speaker?>spoken[first + at]).core
                 with nogil:
                     engine_apply(&self.core, messages, count, time, told)
                 for at in range(count):
@@ -207,14 +277,90 @@ cdef class Engine:
             free(told)
         return answers
 
-    def advance(self, partition, now):
+    def advance(self, partition, now, steady=None):
         self._check_partition(partition)
-        self._check_time(now)
         cdef uint32_t number = partition
-        cdef uint64_t time = now, closed
+        cdef moment time = self._moment(now, steady)
+        cdef uint64_t closed
         with nogil:
             closed = engine_advance(&self.core, number, time)
         return closed
+
+    def expire(self, uint64_t steady, uint64_t timeout):
+        cdef msgpack_writer writer
+        _open_writer(&writer, &self.core)
+        with nogil:
+            engine_expire(&self.core, steady, timeout, &writer)
+        return decode(_close_writer(&writer))
+
+    def untold(self, uint64_t steady, uint64_t quiet):
+        cdef msgpack_writer writer
+        _open_writer(&writer, &self.core)
+        with nogil:
+            engine_untold(&self.core, steady, quiet, &writer)
+        return [tuple(row) for row in decode(_close_writer(&writer))]
+
+    def begin_save(self):
+        cdef bint begun
+        with nogil:
+            begun = engine_begin_save(&self.core)
+        return begun
+
+    def save_partition(self, partition, now, steady=None):
+        self._check_partition(partition)
+        cdef uint32_t number = partition
+        cdef moment time = self._moment(now, steady)
+        cdef _Saved saved = _Saved.__new__(_Saved)
+        with nogil:
+            engine_save_partition(&self.core, number, time, &saved.writer)
+        return _array_of(saved)
+
+    def save_head(self, now, steady=None):
+        cdef moment time = self._moment(now, steady)
+        cdef _Saved saved = _Saved.__new__(_Saved)
+        with nogil:
+            engine_save_head(&self.core, time, &saved.writer)
+        return _array_of(saved)
+
+    def end_save(self, bint durable):
+        with nogil:
+            engine_end_save(&self.core, durable)
+
+    def restore(self, head, partitions, now, steady=None):
+        cdef moment time = self._moment(now, steady)
+        cdef batch_fault fault
+        cdef restore_status status
+        cdef const uint8_t[::1] body = head
+        cdef size_t length = len(body)
+        memset(&fault, 0, sizeof(fault))
+        with nogil:
+            status = engine_restore_head(
+                &self.core, &body[0] if length else NULL, length, time, &fault
+            )
+        _check_restored("the head", status, &fault)
+        for number, part in enumerate(partitions):
+            body = part
+            length = len(body)
+            with nogil:
+                status = engine_restore_partition(
+                    &self.core, &body[0] if length else NULL, length, time, &fault
+                )
+            _check_restored(f"partition {number}", status, &fault)
+        with nogil:
+            status = engine_restore_end(&self.core, time, &fault)
+        _check_restored("the whole", status, &fault)
+
+    def settle(self, uint64_t steady, uint64_t quiet):
+        cdef uint32_t awaited
+        with nogil:
+            awaited = engine_settle(&self.core, steady, quiet)
+        return awaited
+
+    def settle_all(self):
+        cdef uint32_t awaited
+        with nogil:
+            awaited = engine_settle_all(&self.core)
+        return awaited
 
     def read(self, str key not None):
         cdef bytes name = key.encode("utf-8", "surrogateescape")
@@ -309,7 +455,12 @@ cdef class Engine:
             held[source] = held.get(source, 0) + count
         names = ("source", "last_seen", "epoch", "seq", "durable")
         return [
-            {**dict(zip(names, row)), "records": held.get(row[0], 0)} for row in sorted(rows)
+            {
+                **dict(zip(names, row)),
+                "gone": bool(row[5]),
+                "records": held.get(row[0], 0),
+            }
+            for row in sorted(rows)
         ]
 
     def watch(self, bint on):
@@ -427,6 +578,13 @@ cdef class Engine:
             "sources": sources,
             "bytes": self.core.memory.used,
         }
+
+
+cdef _check_restored(str what, restore_status status, const batch_fault *fault):
+    if status == RESTORE_NO_MEMORY:
+        raise MemoryError
+    if status == RESTORE_BROKEN:
+        raise ValueError(f"{what}: {fault.message.decode()} (byte {fault.offset})")
 
 
 cdef size_t _copy_key(const keys *table, uint32_t number, char *copy) noexcept nogil:

@@ -76,8 +76,8 @@ static void apply_next(struct life *life)
     life->faults = armed;
     struct outcome outcome;
     memcpy(copy, bytes, length);
-    engine_apply(&life->engine, &(struct text){(const char *)copy, length}, 1, life->now,
-                 &outcome);
+    struct message message = {(const char *)copy, length, NULL};
+    engine_apply(&life->engine, &message, 1, both(life->now), &outcome);
     free(copy);
     faults_end(&life->faults);
     check_outcome(life, &outcome);
@@ -94,7 +94,21 @@ static void move_clock(struct life *life, bool back)
     uint64_t by = (uint64_t)next_short(&life->script) * 100000; /* up to two hours */
     life->now = back ? life->now - by : life->now + by;
     for (uint32_t at = 0; at < life->engine.partition_count; at++)
-        engine_advance(&life->engine, at, life->now);
+        engine_advance(&life->engine, at, both(life->now));
+}
+
+/* Sources that were silent for up to two hours go; what they told goes with them. */
+static void let_go(struct life *life)
+{
+    uint64_t timeout = (uint64_t)next_short(&life->script) * 100000;
+    struct memory memory;
+    memory_init(&memory);
+    struct msgpack_writer writer = {.memory = &memory};
+    engine_expire(&life->engine, life->now, timeout, &writer);
+    msgpack_writer_free(&writer);
+    for (uint32_t id = 0; id < life->engine.source_names.count; id++)
+        CHECK(!engine_knows(&life->engine, id) || !life->engine.sources[id].gone ||
+              life->engine.limits.holdings[id].records == 0);
 }
 
 static void configure(struct life *life)
@@ -218,6 +232,9 @@ static void take_step(struct life *life)
         faults_begin(&life->faults, how >> 1, how & 1);
         return;
     }
+    case 8:
+        let_go(life);
+        break;
     default:
         apply_next(life);
     }

@@ -98,8 +98,8 @@ void open_record(struct msgpack_writer *writer, const char *key, const char *str
 enum outcome_status apply(struct engine *engine, struct msgpack_writer *writer, uint64_t now)
 {
     struct outcome outcome;
-    engine_apply(engine, &(struct text){(const char *)writer->bytes, writer->length}, 1, now,
-                 &outcome);
+    struct message message = {(const char *)writer->bytes, writer->length, NULL};
+    engine_apply(engine, &message, 1, both(now), &outcome);
     msgpack_writer_free(writer);
     return outcome.status;
 }
@@ -236,6 +236,7 @@ bool same_bytes(const struct msgpack_writer *one, const struct msgpack_writer *o
 struct audit {
     uint64_t keys, records, series;
     uint32_t *columns, *sources, *tables, *structs; /* references that were found, by id */
+    struct holding *holdings;                       /* what each source was found to hold */
 };
 
 static uint32_t *count_of(const struct names *names)
@@ -301,6 +302,16 @@ static void audit_record(const struct partition *partition, const struct key *ke
         const struct slot *slot = &record_slots(record)[at];
         audit_slot(partition, key, record, slot);
         audit->columns[slot->column]++;
+    }
+    struct holding *holding =
+        &audit->holdings[names_at(&partition->sources, record->source)->number];
+    holding->records++;
+    holding->bytes += sizeof *record;
+    holding->bytes += record->capacity > INLINE_SLOTS ? record->capacity * sizeof(struct slot) : 0;
+    for (unsigned at = 0; at < record->count; at++) {
+        uint32_t length;
+        (void)record_value(&record_slots(record)[at], &length);
+        holding->bytes += length > INLINE_VALUE ? length : 0;
     }
     uint32_t hash = hash_record(key->hash, names_at(&partition->structs, record->struct_name)->hash,
                                 names_at(&partition->sources, record->source)->hash);
@@ -392,11 +403,31 @@ static void audit_partition(const struct partition *partition, struct audit *aud
     audit_names(&partition->structs, audit->structs);
 }
 
+static void audit_sources(const struct engine *engine, const struct audit *audit)
+{
+    uint32_t gone = 0, listed = 0, awaited = 0;
+    for (uint32_t id = 0; id < engine->source_names.count; id++) {
+        const struct holding *found = &audit->holdings[id], *held = &engine->limits.holdings[id];
+        CHECK(found->records == held->records && found->bytes == held->bytes && !held->leaving);
+        CHECK(engine_knows(engine, id) || held->records == 0);
+        gone += engine_knows(engine, id) && engine->sources[id].gone;
+        awaited += engine_knows(engine, id) && engine->sources[id].awaited != SOURCE_SETTLED;
+    }
+    for (uint32_t id = engine->oldest_gone; id != NONE; id = engine->sources[id].newer)
+        listed++;
+    CHECK(listed == gone && awaited == engine->awaited);
+    CHECK(atomic_load(&engine->limits.waiting) == (awaited > 0));
+}
+
 void audit(struct engine *engine)
 {
     struct audit audit = {0};
+    audit.holdings = calloc((size_t)engine->source_names.count + 1, sizeof *audit.holdings);
+    CHECK(audit.holdings != NULL);
     for (uint32_t at = 0; at < engine->partition_count; at++)
         audit_partition(&engine->partitions[at], &audit);
+    audit_sources(engine, &audit);
+    free(audit.holdings);
     CHECK(audit.keys == engine->limits.held_keys);
     CHECK(audit.records == engine->limits.held_records);
     CHECK(audit.series == engine->limits.held_series);

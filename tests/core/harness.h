@@ -58,6 +58,12 @@ void open_record(struct msgpack_writer *writer, const char *key, const char *str
 void write_text(struct msgpack_writer *writer, const char *text);
 void write_natural(struct msgpack_writer *writer, const char *name, uint64_t value);
 
+/* The same time by both clocks. */
+static inline struct moment both(uint64_t now)
+{
+    return (struct moment){now, now};
+}
+
 /* Apply what was written, free it, and return the status. */
 enum outcome_status apply(struct engine *engine, struct msgpack_writer *writer, uint64_t now);
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 
 START = 1_700_000_000_000_000
-FORWARD, BACK, CONFIGURE, LIST, REMOVE, TAKE, WATCH, FAULT, APPLY = range(9)
+FORWARD, BACK, CONFIGURE, LIST, REMOVE, TAKE, WATCH, FAULT, LET_GO, APPLY = range(10)
 
 
 def apply(batch: Any) -> bytes:
@@ -66,6 +66,15 @@ def scripts() -> dict[str, bytes]:
         + clock(90)
         + clock(120)
         + take,
+        "gone": watch
+        + live[0]
+        + clock(200)
+        + live[1]
+        + struct.pack(">BH", LET_GO, 1800)
+        + take
+        + live[2]
+        + struct.pack(">BH", LET_GO, 0)
+        + b"".join(numbered),
         "bad": batch("one", *bad),
         "aggtypes": batch("one", aggtypes={"S": {"a": "sum", "b": "append:x"}}, time=START),
         "configured": live[0]

@@ -28,7 +28,7 @@ static uint64_t advance(struct engine *engine, uint64_t now)
 {
     uint64_t closed = 0;
     for (uint32_t at = 0; at < engine->partition_count; at++)
-        closed += engine_advance(engine, at, now);
+        closed += engine_advance(engine, at, both(now));
     return closed;
 }
 

@@ -31,8 +31,8 @@ static bool is_whole(const struct outcome *outcome)
 static bool send(struct story *story, struct msgpack_writer *batch, uint64_t now)
 {
     struct outcome outcome;
-    engine_apply(&story->engine, &(struct text){(const char *)batch->bytes, batch->length}, 1, now,
-                 &outcome);
+    struct message message = {(const char *)batch->bytes, batch->length, NULL};
+    engine_apply(&story->engine, &message, 1, both(now), &outcome);
     msgpack_writer_free(batch);
     return is_whole(&outcome);
 }
@@ -130,7 +130,7 @@ static bool short_messages(struct story *story)
 {
     enum { MESSAGES = 3 };
     struct msgpack_writer written[MESSAGES];
-    struct text messages[MESSAGES];
+    struct message messages[MESSAGES];
     struct outcome outcomes[MESSAGES];
     for (unsigned at = 0; at < MESSAGES; at++) {
         written[at] = open_batch("one", 0, 0, 1);
@@ -138,9 +138,9 @@ static bool short_messages(struct story *story)
         write_natural(&written[at], "a", at);
         write_text(&written[at], "text");
         write_text(&written[at], "a value that is too long for the slot");
-        messages[at] = (struct text){(const char *)written[at].bytes, written[at].length};
+        messages[at] = (struct message){(const char *)written[at].bytes, written[at].length, NULL};
     }
-    engine_apply(&story->engine, messages, MESSAGES, START + 2 * SECOND, outcomes);
+    engine_apply(&story->engine, messages, MESSAGES, both(START + 2 * SECOND), outcomes);
     bool whole = true;
     for (unsigned at = 0; at < MESSAGES; at++) {
         CHECK(is_whole(&outcomes[at]) == is_whole(&outcomes[0]));
@@ -252,7 +252,7 @@ static bool history(struct story *story)
 static void advance(struct story *story, uint64_t now)
 {
     for (uint32_t at = 0; at < story->engine.partition_count; at++)
-        engine_advance(&story->engine, at, now);
+        engine_advance(&story->engine, at, both(now));
 }
 
 static bool advance_a_minute(struct story *story)

@@ -1,5 +1,5 @@
 /* Several threads at one engine: one applies, one advances, one reads, lists and takes, one
- * configures. Meant for ThreadSanitizer; what is checked here is that everything adds up at the
+ * configures, one saves, one lets sources go. Meant for ThreadSanitizer; what is checked here is that everything adds up at the
  * end. */
 #include "harness.h"
 
@@ -54,7 +54,7 @@ static void *advance(void *unused)
     (void)unused;
     while (!atomic_load(&finished))
         for (uint32_t at = 0; at < PARTITIONS; at++)
-            engine_advance(&engine, at, atomic_load(&now));
+            engine_advance(&engine, at, both(atomic_load(&now)));
     return NULL;
 }
 
@@ -142,9 +142,48 @@ static void *reconfigure(void *unused)
     return NULL;
 }
 
+static void *save(void *unused)
+{
+    (void)unused;
+    struct memory memory;
+    memory_init(&memory);
+    while (!atomic_load(&finished)) {
+        CHECK(engine_begin_save(&engine));
+        struct moment then = both(atomic_load(&now));
+        for (uint32_t at = 0; at <= PARTITIONS; at++) {
+            struct msgpack_writer writer = {.memory = &memory};
+            if (at < PARTITIONS)
+                engine_save_partition(&engine, at, then, &writer);
+            else
+                engine_save_head(&engine, then, &writer);
+            struct msgpack_reader reader = {writer.bytes, writer.bytes + writer.length};
+            CHECK(msgpack_skip(&reader, 0) == MSGPACK_OK && reader.at == reader.end);
+            msgpack_writer_free(&writer);
+            sched_yield();
+        }
+        engine_end_save(&engine, true);
+    }
+    CHECK(memory.used == 0);
+    return NULL;
+}
+
+static void *let_go(void *unused)
+{
+    (void)unused;
+    while (!atomic_load(&finished)) {
+        struct msgpack_writer writer = {.memory = &engine.memory};
+        engine_expire(&engine, atomic_load(&now), 2600000, &writer);
+        engine_untold(&engine, atomic_load(&now), 1300000, &writer);
+        msgpack_writer_free(&writer);
+        sched_yield();
+    }
+    return NULL;
+}
+
 int main(void)
 {
-    void *(*const work[])(void *) = {apply_batches, advance, read_and_take, reconfigure};
+    void *(*const work[])(void *) = {apply_batches, advance, read_and_take,
+                                     reconfigure,   save,    let_go};
     enum { THREADS = sizeof work / sizeof *work };
     pthread_t threads[THREADS];
     CHECK(engine_init(&engine, PARTITIONS, 3, NULL, NULL) == 0);
@@ -158,7 +197,7 @@ int main(void)
     for (size_t at = 0; at < THREADS; at++)
         CHECK(pthread_join(threads[at], NULL) == 0);
     for (uint32_t at = 0; at < PARTITIONS; at++) {
-        engine_advance(&engine, at, atomic_load(&now) + 600000000);
+        engine_advance(&engine, at, both(atomic_load(&now) + 600000000));
         take(at);
     }
     CHECK(engine.counters.records == BATCHES * RECORDS);
