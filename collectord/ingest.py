@@ -3,6 +3,10 @@
 What lives here is the way of messages: frames, order, answers. What a batch is, and what becomes
 of it, is the engine's. One drain of the socket takes what has come, hands it over in one call
 without the GIL, and then answers.
+
+An answer is also the credit of who sends: it keeps no more than its window under way. Nothing is
+taken off the socket before it can be applied, so that a collector that falls behind answers later,
+what waits stays in the bounded queues of libzmq and of TCP, and the senders are slowed.
 """
 
 from __future__ import annotations
@@ -12,11 +16,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import zmq
 
 from collectord import wire
-from collectord.engine import Engine, Outcome
+from collectord.clock import Clock
+from collectord.engine import Engine, Outcome, Speaker
+
+if TYPE_CHECKING:
+    from collectord.access import Access
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +34,15 @@ BYTES_AT_ONCE = 4 << 20
 """A drain ends here, so that what came first doesn't wait long for its answer."""
 MESSAGES_WAITING = 1000
 """Messages of one peer that may wait before its connection does; with a hundred, short ones came a
-fifth slower. libzmq counts messages, not bytes: a peer may make it hold this many batches."""
+fifth slower."""
+BYTES_WAITING = 32 << 20
+"""About as many bytes of one peer may wait. libzmq counts messages: where they are large, fewer."""
+TURN_MS = 500
+"""The thread looks around at least this often, also when nothing comes."""
+SPOKEN = ("applied", "duplicate")
+"""What becomes of batches of a source's newest run: it is told there what has become durable."""
+QUIET = 1_000_000
+"""Microseconds after which a source is silent, and is told by itself what has become durable."""
 REFUSED_ANSWERED_FROM = 128 << 20
 """Up to this size (bytes) a message is received, only to be answered with ``too_large``; the peer
 of a larger one is disconnected by libzmq before it is in memory."""
@@ -50,11 +67,19 @@ class Ingest:
         endpoint: str,
         *,
         message_size: int,
-        clock: Callable[[], int],
+        clock: Clock,
         on_failure: Callable[[BaseException], None],
+        access: Access | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter(answers=0, answers_dropped=0, frames_refused=0)
+        self.turns = 0
+        """Grows at least once in a second while the thread is alive and well."""
         self._engine = engine
+        self._access = access if access is not None and access.secured else None
+        self._peers: dict[int, bytes] = {}
+        """Over which connection a source was last heard that wants answers."""
+        self._waiting = MESSAGES_WAITING
+        self._larger_until = 0
         self._clock = clock
         self._on_failure = on_failure
         self._socket = context.socket(zmq.ROUTER)
@@ -65,6 +90,8 @@ class Ingest:
         # Without it, an answer to a peer that is gone or doesn't read would vanish uncounted.
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.IPV6, "[" in endpoint)
+        if access is not None:
+            access.serve_socket(self._socket, "ingest")
         try:
             self._socket.bind(endpoint)
         except zmq.ZMQError:
@@ -99,8 +126,13 @@ class Ingest:
             poller = zmq.Poller()
             poller.register(self._socket, zmq.POLLIN)
             poller.register(self._stop_receiver, zmq.POLLIN)
-            while self._stop_receiver not in dict(poller.poll()):
+            tell_at = time.monotonic()
+            while self._stop_receiver not in dict(poller.poll(TURN_MS)):
                 self._drain()
+                self.turns += 1
+                if time.monotonic() >= tell_at:
+                    self._tell_silent()
+                    tell_at = time.monotonic() + QUIET / 1_000_000
             end = time.monotonic() + LINGER / 1000
             while self._drain() and time.monotonic() < end:
                 pass  # some sources never stop
@@ -117,6 +149,7 @@ class Ingest:
         receive = self._socket.recv
         identities: list[bytes] = []
         batches: list[bytes] = []
+        speakers: list[Speaker | None] | None = None if self._access is None else []
         delimited: set[int] = set()
         taken = size = 0
         try:
@@ -133,12 +166,41 @@ class Ingest:
                 batch = frame.bytes
                 batches.append(batch)
                 size += len(batch)
+                if self._access is not None and speakers is not None:
+                    speakers.append(self._access.speaker(frame))
         except zmq.Again:
             pass  # nothing more has come
-        for at, outcome in enumerate(self._engine.apply_many(batches, self._clock())):
+        if taken:
+            self._bound_waiting(size, batches)
+        outcomes = self._engine.apply_many(
+            batches, self._clock.wall(), self._clock.steady(), speakers
+        )
+        for at, outcome in enumerate(outcomes):
             if outcome is not None:
                 self._settle(identities[at], at in delimited, outcome)
         return taken
+
+    def _bound_waiting(self, size: int, batches: list[bytes]) -> None:
+        """Let as many messages wait as keep within the bytes, going by the largest of late."""
+        wanted = MESSAGES_WAITING
+        if size > BYTES_WAITING // MESSAGES_WAITING:
+            largest = max(map(len, batches), default=0)
+            wanted = min(max(BYTES_WAITING // max(largest, 1), 2), MESSAGES_WAITING)
+        now = self._clock.steady()
+        if wanted <= self._waiting:
+            self._larger_until = now + QUIET
+        elif now < self._larger_until:
+            return
+        if wanted != self._waiting:
+            self._waiting = wanted
+            self._socket.setsockopt(zmq.RCVHWM, wanted)
+
+    def _tell_silent(self) -> None:
+        """Sources that send nothing now hear, too, of what has become durable."""
+        for source, seq, durable in self._engine.untold(self._clock.steady(), QUIET):
+            identity = self._peers.get(source)
+            if identity is not None:
+                self._answer(identity, False, wire.encode_durable(seq, durable))
 
     def _receive_rest(
         self, frame: zmq.Frame, identity: bytes, delimited: set[int], at: int
@@ -163,6 +225,11 @@ class Ingest:
     def _settle(self, identity: bytes, delimited: bool, outcome: Outcome) -> None:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s %s %s", outcome.status, outcome.message, outcome.rejected)
+        if outcome.source is not None and outcome.seq is not None and outcome.status in SPOKEN:
+            if delimited:  # a REQ hears nothing that it did not ask for
+                self._peers.pop(outcome.source, None)
+            else:
+                self._peers[outcome.source] = identity
         if outcome.answer:
             self._answer(identity, delimited, wire.encode_outcome(outcome))
 

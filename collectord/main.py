@@ -20,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the collector until it is told to stop, and return the exit code.
 
     ``argv`` is without the program's name. The code is 0 after a clean stop, 1 for what went wrong
-    at run time, 2 for a configuration with errors: these stand on standard error, and nothing was
+    at run time or was not saved at the end, 2 for a configuration with errors, 3 for saved state
+    that can't be used. Of the last two, what is wrong stands on standard error, and nothing was
     started.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -40,16 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _start(arguments: list[str]) -> int:
-    from collectord import collector  # The listing and the version need no engine.
+    from collectord import access, collector  # The listing and the version need no engine.
 
     try:
         settings = load(arguments, os.environ, collector.CHECKS)
+        if sentences := access.check_addresses(settings):
+            raise ConfigurationError(sentences)
         if "--check_config" in arguments:
             print(settings.configuration_file())
             return OK
         logs.setup(settings)
+        return collector.run(settings)
     except ConfigurationError as error:
         for sentence in error.errors:
             print(f"collectord: {sentence}", file=sys.stderr)
         return CONFIGURATION_ERROR
-    return collector.run(settings)

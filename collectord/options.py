@@ -209,7 +209,7 @@ OPTIONS: tuple[Option, ...] = (
         address,
         "127.0.0.1",
         "Address to listen on where a section gives no server",
-        "Whoever can reach the address can send and ask: there is no login.",
+        "Other than this host's own (127.0.0.1, ::1) it wants keys: SECURITY says how.",
     ),
     Option(
         "DEFAULT",
@@ -288,6 +288,13 @@ OPTIONS: tuple[Option, ...] = (
         "Largest batch of updates that is taken",
     ),
     Option(
+        "COLLECTOR",
+        "source_timeout",
+        seconds(1, 604_800),
+        "180",
+        "Seconds of silence after which a source is gone and its records are removed",
+    ),
+    Option(
         "QUERY",
         "server",
         address_or_empty,
@@ -295,6 +302,13 @@ OPTIONS: tuple[Option, ...] = (
         "Address to listen on for queries; empty: DEFAULT.hostip",
     ),
     Option("QUERY", "port", _PORT, "8087", "Port to listen on for queries", _PORT_NOTE),
+    Option(
+        "QUERY",
+        "reply_size",
+        size(64 << 10, 1 << 30),
+        "4 MiB",
+        "Size of a reply from which on the rest is left to another request",
+    ),
     Option(
         "STREAM",
         "server",
@@ -313,6 +327,65 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("LIMITS", "sources", _COUNT, "100000", "Most sources that are known"),
     Option("LIMITS", "bytes", size(1 << 20, 1 << 50), "8 GiB", "Most memory that the state takes"),
+    Option("LIMITS", "source_records", _COUNT, "2000000", "Most records that one source may hold"),
+    Option(
+        "LIMITS",
+        "source_bytes",
+        size(1 << 10, 1 << 50),
+        "2 GiB",
+        "Most memory that the records of one source may take",
+    ),
+    Option(
+        "SNAPSHOT",
+        "directory",
+        one_line,
+        "snapshots",
+        "Directory that the state is saved in; empty: nowhere",
+        "Unless it begins with / it is under the state directory: $STATE_DIRECTORY, as systemd "
+        "sets it, or else $XDG_STATE_HOME/collectord/<COLLECTOR.port>, or else "
+        "~/.local/state/collectord/<COLLECTOR.port>. Only one collector may use it.",
+    ),
+    Option(
+        "SNAPSHOT",
+        "interval",
+        seconds(1, 3600),
+        "10",
+        "Seconds from one saving of the state to the next",
+        "Sources keep what they sent until it is saved. Where a saving takes longer than a quarter "
+        "of it, the next waits for four times as long as that one took.",
+    ),
+    Option(
+        "SNAPSHOT",
+        "grace",
+        seconds(0, 3600),
+        "30",
+        "Seconds after a restart for sources to come back in, before periods close without them",
+    ),
+    Option(
+        "SECURITY",
+        "server_key",
+        one_line,
+        "",
+        "File with the secret key of this collector; empty: no keys, nothing is encrypted",
+        "`collectorctl keygen` makes it. ZeroMQ's CURVE; all three sockets use it.",
+    ),
+    Option(
+        "SECURITY",
+        "client_keys",
+        one_line,
+        "",
+        "Directory with the public key of each client that may connect",
+        "A file for each, NAME.key, which also says what it may do: send, ask, watch, and as which "
+        "sources. SIGHUP reads it again.",
+    ),
+    Option(
+        "SECURITY",
+        "insecure",
+        flag,
+        "false",
+        "Allow other addresses than this host's own without keys",
+        "Whoever can reach the address can then send, ask and watch.",
+    ),
 )
 
 GENERIC = (

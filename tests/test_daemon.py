@@ -171,7 +171,7 @@ def test_the_source_s_place_is_told_to_who_asks(daemon: Daemon, source: Source) 
     known = told(daemon, source)
 
     assert before <= known.pop("last_seen") <= time.time_ns() // 1000
-    assert known == {"records": 1, "epoch": 7, "seq": 1, "durable": 0}
+    assert known == {"records": 1, "epoch": 7, "seq": 1, "durable": 0, "gone": False}
 
 
 # ---- answers -----------------------------------------------------------------------------------

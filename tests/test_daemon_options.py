@@ -55,7 +55,7 @@ def test_two_sections_with_one_port_are_an_error() -> None:
 
 
 def test_an_address_that_is_not_this_host_s_is_an_error_at_run_time() -> None:
-    ended = run(*FREE, "--DEFAULT.hostip=192.0.2.1")
+    ended = run(*FREE, "--DEFAULT.hostip=192.0.2.1", "--SECURITY.insecure=true")
 
     assert ended.returncode == 1
     assert "192.0.2.1" in ended.stderr
@@ -146,7 +146,9 @@ def test_the_log_goes_to_its_file(tmp_path: Path) -> None:
     log = tmp_path / "collector.log"
 
     # Whether it serves is told on standard error only where there is no file: so it is not awaited.
-    ended = run(*FREE, f"--DEFAULT.log_file={log}", "--DEFAULT.hostip=192.0.2.1")
+    ended = run(
+        *FREE, f"--DEFAULT.log_file={log}", "--DEFAULT.hostip=192.0.2.1", "--SECURITY.insecure=true"
+    )
 
     assert ended.returncode == 1
     assert log.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from pathlib import Path
 
 import msgpack
@@ -405,3 +406,18 @@ def test_batches_go_on_being_taken_while_files_are_read_again(configuration: Con
                 configuration.reload(daemon, lists[turn % 2])
             assert [source.answer()["applied"] for _ in range(seq)] == [1] * seq
         assert daemon.counter("samples") == seq
+
+
+def test_one_that_was_stopped_takes_what_waited_for_no_silence() -> None:
+    """Stopped for longer than sources may be silent, as a machine that is moved may be."""
+    with Daemon("--COLLECTOR.source_timeout=4") as daemon, daemon.source() as source:
+        key = new_key()
+        source.tell([key, STRUCT, {"a": 1}])
+        daemon.signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        until(lambda: time.monotonic() > stopped + 5)
+        daemon.signal(signal.SIGCONT)
+        daemon.await_log("stood still for 5")
+        source.tell([key, STRUCT, {"a": 2}])
+        assert daemon.uve(key) == {STRUCT: {"a": 2}}
+        assert daemon.counter("sources_gone") == 0

@@ -425,4 +425,12 @@ class TestSettings:
         assert refused.errors == ("command line: QUERY.port: is not ours",)
 
     def test_sections_are_those_of_the_collector(self) -> None:
-        assert SECTIONS == ("DEFAULT", "COLLECTOR", "QUERY", "STREAM", "LIMITS")
+        assert SECTIONS == (
+            "DEFAULT",
+            "COLLECTOR",
+            "QUERY",
+            "STREAM",
+            "LIMITS",
+            "SNAPSHOT",
+            "SECURITY",
+        )
