@@ -1,25 +1,34 @@
 """For programs that talk to a collector: publish to it, ask it, follow what changes.
 
-``Publisher`` is made in ``publisher.py`` and offered here with the rest. Queries and the stream are
-each there twice, for threads and for asyncio; what both do lives in the functions at the end.
+What asks a collector lives here, once for threads and once for asyncio; what both do, in the
+functions at the end. ``Publisher`` is made in ``publisher.py``, what follows the stream in
+``subscriber.py``; they are offered here with the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import zmq
 import zmq.asyncio
 
 from collectord import wire
+from collectord.connection import (
+    Connection,
+    NotFound,
+    QueryError,
+    Timeout,
+    Unauthorised,
+    decoded,
+    milliseconds,
+    stranger,
+)
+from collectord.curve import Curve, KeyFileError
 from collectord.publisher import (
     INGEST_ADDRESS,
     BufferFull,
@@ -28,8 +37,10 @@ from collectord.publisher import (
     Publisher,
     PublishError,
     Rejection,
+    SpoolError,
     StaleEpoch,
 )
+from collectord.subscriber import STREAM_ADDRESS, AsyncSubscriber, Change, Subscriber
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -43,46 +54,31 @@ __all__ = [
     "BufferFull",
     "Change",
     "Counters",
+    "Curve",
     "Filters",
     "FlushTimeout",
+    "KeyFileError",
     "NotFound",
     "PublishError",
     "Publisher",
     "QueryClient",
     "QueryError",
     "Rejection",
+    "SpoolError",
     "StaleEpoch",
     "Subscriber",
     "Timeout",
+    "Unauthorised",
     "View",
 ]
 
 QUERY_ADDRESS = f"tcp://127.0.0.1:{wire.QUERY_PORT}"
-STREAM_ADDRESS = f"tcp://127.0.0.1:{wire.STREAM_PORT}"
-CHANGES_HELD = 100_000
-"""Changes that wait for a slow subscriber in its process; what comes beyond them is lost."""
+
+ERRORS: dict[str, type[QueryError]] = {"not_found": NotFound, "unauthorised": Unauthorised}
+"""By code; others are QueryErrors."""
 
 View = dict[str, dict[str, Any]]
 """A UVE: ``{struct: {attribute: value}}``."""
-
-AnySocket = TypeVar("AnySocket", bound=zmq.Socket[Any])
-
-
-class QueryError(Exception):
-    """The collector refused a request: ``code`` and ``message`` say why."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
-
-
-class NotFound(QueryError):  # noqa: N818
-    """No source has told anything of this key."""
-
-
-class Timeout(TimeoutError):  # noqa: N818
-    """The collector did not answer in time, or there is none."""
 
 
 class Filters(TypedDict, total=False):
@@ -109,19 +105,30 @@ class QueryClient:
     ...         print(key, view)
 
     Every method raises Timeout when no answer comes within ``timeout`` seconds, QueryError when the
-    collector refuses. Raises ValueError for an address that cannot be.
+    collector refuses: Unauthorised where it refuses the keys, ``curve``, or wants some. Raises
+    ValueError for an address that cannot be.
     """
 
-    def __init__(self, address: str = QUERY_ADDRESS, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        address: str = QUERY_ADDRESS,
+        timeout: float = 5.0,
+        *,
+        curve: Curve | None = None,
+    ) -> None:
         self.address = address
         self.timeout = timeout
+        self._curve = curve
         self._lock = threading.Lock()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._open()
+        self._open()
 
     def get(self, key: str, **filters: Unpack[Filters]) -> View:
         """The merged view of one UVE. Raises NotFound."""
-        view: View = self._ask({"op": "get", "key": key, **_checked(filters)})["uve"]
+        view: View | None = None
+        for reply in self._pages({"op": "get", "key": key, **_checked(filters)}):
+            view = reply["uve"] if view is None else view | reply["uve"]
+        assert view is not None
         return view
 
     def find(
@@ -133,7 +140,9 @@ class QueryClient:
 
     def tables(self) -> dict[str, int]:
         """Each table, and how many keys it has."""
-        tables: dict[str, int] = self._ask({"op": "list"})["tables"]
+        tables: dict[str, int] = {}
+        for reply in self._pages({"op": "list"}):
+            tables.update(reply["tables"])
         return tables
 
     def keys(self, table: str = "", match: str = "", page: int = 1000) -> Iterator[str]:
@@ -143,7 +152,9 @@ class QueryClient:
 
     def sources(self) -> dict[str, dict[str, Any]]:
         """Each source: its records, when it was last seen, how far it has come."""
-        sources: dict[str, dict[str, Any]] = self._ask({"op": "sources"})["sources"]
+        sources: dict[str, dict[str, Any]] = {}
+        for reply in self._pages({"op": "sources"}):
+            sources.update(reply["sources"])
         return sources
 
     def menu(self) -> dict[str, Any]:
@@ -157,7 +168,7 @@ class QueryClient:
     def close(self) -> None:
         """Give the socket back."""
         with self._lock:
-            self._socket.close(linger=0)
+            self._connection.close()
             self._context.term()
 
     def __enter__(self) -> Self:
@@ -171,27 +182,43 @@ class QueryClient:
     ) -> None:
         self.close()
 
-    def _open(self) -> zmq.Socket[bytes]:
+    def _open(self) -> None:
+        """Connect, in place of a connection before."""
         try:
-            return _connected(self._context.socket(zmq.REQ), self.address)
+            socket = self._context.socket(zmq.REQ)
+            self._connection = Connection(socket, self.address, self._curve)
         except ValueError:
             self._context.term()
             raise
+        self._poller = zmq.Poller()
+        self._poller.register(self._connection.socket, zmq.POLLIN)
+        self._poller.register(self._connection.events, zmq.POLLIN)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         body = wire.encode(request)
         with self._lock:
+            if self._connection.refused:  # since the last answer
+                self._open_again()
             try:
-                self._socket.send(body)
-                if not self._socket.poll(int(self.timeout * 1000)):
-                    raise _no_answer(self.address, self.timeout)
-                reply = self._socket.recv()
+                self._connection.socket.send(body, zmq.DONTWAIT)
+                reply = self._receive(time.monotonic() + self.timeout)
             except BaseException:
                 # A REQ that has not heard its answer cannot be asked again.
-                self._socket.close(linger=0)
-                self._socket = self._open()
+                self._open_again()
                 raise
         return _answer(reply, self.address)
+
+    def _open_again(self) -> None:
+        self._connection.close()
+        self._open()
+
+    def _receive(self, deadline: float) -> bytes:
+        socket = self._connection.socket
+        while ready := dict(self._poller.poll(milliseconds(deadline - time.monotonic()))):
+            if socket in ready:
+                return socket.recv()
+            self._connection.check()
+        raise self._connection.no_answer(self.timeout)
 
     def _pages(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         while True:
@@ -210,16 +237,26 @@ class AsyncQueryClient:
     ...         print(key, await client.get(key))
     """
 
-    def __init__(self, address: str = QUERY_ADDRESS, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        address: str = QUERY_ADDRESS,
+        timeout: float = 5.0,
+        *,
+        curve: Curve | None = None,
+    ) -> None:
         self.address = address
         self.timeout = timeout
+        self._curve = curve
         self._lock = asyncio.Lock()
         self._context = zmq.asyncio.Context()
-        self._socket = self._open()
+        self._open()
 
     async def get(self, key: str, **filters: Unpack[Filters]) -> View:
         """As ``QueryClient.get``."""
-        view: View = (await self._ask({"op": "get", "key": key, **_checked(filters)}))["uve"]
+        view: View | None = None
+        async for reply in self._pages({"op": "get", "key": key, **_checked(filters)}):
+            view = reply["uve"] if view is None else view | reply["uve"]
+        assert view is not None
         return view
 
     async def find(
@@ -232,7 +269,9 @@ class AsyncQueryClient:
 
     async def tables(self) -> dict[str, int]:
         """As ``QueryClient.tables``."""
-        tables: dict[str, int] = (await self._ask({"op": "list"}))["tables"]
+        tables: dict[str, int] = {}
+        async for reply in self._pages({"op": "list"}):
+            tables.update(reply["tables"])
         return tables
 
     async def keys(self, table: str = "", match: str = "", page: int = 1000) -> AsyncIterator[str]:
@@ -243,7 +282,9 @@ class AsyncQueryClient:
 
     async def sources(self) -> dict[str, dict[str, Any]]:
         """As ``QueryClient.sources``."""
-        sources: dict[str, dict[str, Any]] = (await self._ask({"op": "sources"}))["sources"]
+        sources: dict[str, dict[str, Any]] = {}
+        async for reply in self._pages({"op": "sources"}):
+            sources.update(reply["sources"])
         return sources
 
     async def menu(self) -> dict[str, Any]:
@@ -257,7 +298,7 @@ class AsyncQueryClient:
     async def close(self) -> None:
         """Give the socket back."""
         async with self._lock:
-            self._socket.close(linger=0)
+            self._connection.close()
             self._context.term()
 
     async def __aenter__(self) -> Self:
@@ -271,27 +312,43 @@ class AsyncQueryClient:
     ) -> None:
         await self.close()
 
-    def _open(self) -> zmq.asyncio.Socket:
+    def _open(self) -> None:
+        """Connect, in place of a connection before."""
         try:
-            return _connected(self._context.socket(zmq.REQ), self.address)
+            socket = self._context.socket(zmq.REQ)
+            self._connection = Connection(socket, self.address, self._curve)
         except ValueError:
             self._context.term()
             raise
+        self._poller = zmq.asyncio.Poller()
+        self._poller.register(self._connection.socket, zmq.POLLIN)
+        self._poller.register(self._connection.events, zmq.POLLIN)
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         body = wire.encode(request)
         async with self._lock:
+            if self._connection.refused:  # since the last answer
+                self._open_again()
             try:
-                await self._socket.send(body)
-                reply = await asyncio.wait_for(self._socket.recv(), self.timeout)
-            except BaseException as error:
+                await self._connection.socket.send(body, zmq.DONTWAIT)
+                reply = await self._receive(time.monotonic() + self.timeout)
+            except BaseException:
                 # A REQ that has not heard its answer cannot be asked again.
-                self._socket.close(linger=0)
-                self._socket = self._open()
-                if isinstance(error, asyncio.TimeoutError):
-                    raise _no_answer(self.address, self.timeout) from None
+                self._open_again()
                 raise
         return _answer(reply, self.address)
+
+    def _open_again(self) -> None:
+        self._connection.close()
+        self._open()
+
+    async def _receive(self, deadline: float) -> bytes:
+        socket = self._connection.socket
+        while ready := dict(await self._poller.poll(milliseconds(deadline - time.monotonic()))):
+            if socket in ready:
+                return await socket.recv()
+            self._connection.check()
+        raise self._connection.no_answer(self.timeout)
 
     async def _pages(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         while True:
@@ -300,186 +357,6 @@ class AsyncQueryClient:
             if reply.get("next") is None:
                 return
             request["after"] = reply["next"]
-
-
-@dataclass(frozen=True)
-class Change:
-    """A struct of a UVE that has a new merged value, or is gone."""
-
-    key: str
-    struct: str
-    value: Any
-    """``{attribute: value}``; None where it is gone."""
-    deleted: bool
-
-
-class Subscriber:
-    """Follows what changes in the UVEs whose key matches ``pattern`` (``*``: any characters).
-
-    >>> with Subscriber("ObjectVNTable:*", connect_timeout=5.0) as changes:  # doctest: +SKIP
-    ...     for change in changes:
-    ...         print(change.key, change.struct, change.value)
-
-    What changed before the connection was made is not told, nor what a slow reader leaves lying:
-    ask with a ``QueryClient`` for what is. One thread at a time may use it.
-
-    With ``connect_timeout`` it waits that many seconds for a collector, and raises Timeout if none
-    is there; otherwise it connects when it can. Raises ValueError for an address that cannot be.
-    """
-
-    def __init__(
-        self,
-        pattern: str = "*",
-        address: str = STREAM_ADDRESS,
-        *,
-        connect_timeout: float | None = None,
-    ) -> None:
-        self.address = address
-        self._wanted = _matcher(pattern)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        try:
-            if connect_timeout is None:
-                _subscribe(self._socket, pattern, address)
-            else:
-                self._connect_within(connect_timeout, pattern)
-        except (ValueError, Timeout):
-            self.close()
-            raise
-
-    def receive(self, timeout: float | None = None) -> Change:
-        """The next change. Raises Timeout when there is none within ``timeout`` seconds."""
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while self._socket.poll(_milliseconds(deadline - time.monotonic())):
-            change = _change(self._socket.recv_multipart(), self.address)
-            if self._wanted.fullmatch(change.key):
-                return change
-        raise Timeout(f"nothing changed within {timeout} s")
-
-    def __iter__(self) -> Iterator[Change]:
-        while True:
-            yield self.receive()
-
-    def close(self) -> None:
-        """Give the socket back."""
-        self._socket.close(linger=0)
-        self._context.term()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _connect_within(self, timeout: float, pattern: str) -> None:
-        with self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED) as monitor:
-            _subscribe(self._socket, pattern, self.address)
-            connected = monitor.poll(int(timeout * 1000))
-            self._socket.disable_monitor()
-        if not connected:
-            raise _no_answer(self.address, timeout)
-
-
-class AsyncSubscriber:
-    """``Subscriber`` for asyncio.
-
-    >>> async with AsyncSubscriber("ObjectVNTable:*") as changes:  # doctest: +SKIP
-    ...     async for change in changes:
-    ...         print(change.key, change.struct, change.value)
-    """
-
-    def __init__(self, pattern: str = "*", address: str = STREAM_ADDRESS) -> None:
-        self.address = address
-        self._wanted = _matcher(pattern)
-        self._context = zmq.asyncio.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        try:
-            _subscribe(self._socket, pattern, address)
-        except ValueError:
-            self._context.destroy(linger=0)
-            raise
-
-    async def receive(self) -> Change:
-        """The next change."""
-        while True:
-            change = _change(await self._socket.recv_multipart(), self.address)
-            if self._wanted.fullmatch(change.key):
-                return change
-
-    async def __aiter__(self) -> AsyncIterator[Change]:
-        while True:
-            yield await self.receive()
-
-    async def close(self) -> None:
-        """Give the socket back."""
-        self._socket.close(linger=0)
-        self._context.term()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-
-def _connected(socket: AnySocket, address: str) -> AnySocket:
-    socket.setsockopt(zmq.LINGER, 0)
-    try:
-        socket.connect(address)
-    except zmq.ZMQError as error:
-        socket.close()
-        raise ValueError(
-            f"cannot connect to {address!r}: {error}; write tcp://<host>:<port>"
-        ) from error
-    return socket
-
-
-def _milliseconds(seconds: float) -> int | None:
-    """For poll, which takes None for ever."""
-    return None if seconds == math.inf else max(0, round(seconds * 1000))
-
-
-def _subscribe(socket: zmq.Socket[Any], pattern: str, address: str) -> None:
-    socket.setsockopt(zmq.RCVHWM, CHANGES_HELD)
-    socket.setsockopt(zmq.SUBSCRIBE, pattern.partition("*")[0].encode())
-    _connected(socket, address)
-
-
-def _matcher(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
-
-
-def _change(frames: Sequence[bytes], address: str) -> Change:
-    match _decoded(frames[-1], address):
-        case {"key": str(key), "struct": str(struct), "deleted": True}:
-            return Change(key, struct, None, True)
-        case {"key": str(key), "struct": str(struct), "value": value}:
-            return Change(key, struct, value, False)
-        case other:
-            raise _stranger(address, other)
-
-
-def _decoded(body: bytes, address: str) -> Any:
-    try:
-        return wire.decode(body)
-    except ValueError as error:
-        raise _stranger(address, body) from error
-
-
-def _stranger(address: str, message: Any) -> QueryError:
-    return QueryError(
-        "malformed", f"{address} doesn't answer as a collector does: {message!r:.200}"
-    )
 
 
 def _checked(filters: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -507,15 +384,11 @@ def _request(
 
 
 def _answer(reply: bytes, address: str) -> dict[str, Any]:
-    answer = _decoded(reply, address)
+    answer = decoded(reply, address)
     match answer:
         case {"ok": True}:
             return {name: value for name, value in answer.items() if name != "ok"}
         case {"ok": False, "error": {"code": str(code), "message": str(message)}}:
-            raise (NotFound if code == "not_found" else QueryError)(code, message)
+            raise ERRORS.get(code, QueryError)(code, message)
         case _:
-            raise _stranger(address, answer)
-
-
-def _no_answer(address: str, timeout: float) -> Timeout:
-    return Timeout(f"no answer from {address} within {timeout:g} s")
+            raise stranger(address, answer)

@@ -1,29 +1,23 @@
 """The command ``collectorctl``: ask a collector, follow it, send it something.
 
-What lives here is the command line: its options, a function for each subcommand, and the exit
-codes. Talking to the collector is ``client.py``'s; how things look is ``terminal.py``'s.
+What lives here is the command line: its options, and a function for each subcommand that asks or
+follows; ``ctl_send.py`` and ``ctl_keys.py`` have the others. Talking to the collector is
+``client.py``'s; how things look is ``terminal.py``'s.
 """
 
 from __future__ import annotations
 
 import argparse
-import bisect
 import io
-import json
 import logging
 import math
 import os
-import random
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from rich.console import Console, RenderableType
-from rich.text import Text
-
-from collectord import __version__, records, terminal, wire
+from collectord import __version__, terminal
 from collectord.client import (
     INGEST_ADDRESS,
     QUERY_ADDRESS,
@@ -31,29 +25,28 @@ from collectord.client import (
     BufferFull,
     FlushTimeout,
     NotFound,
-    Publisher,
     PublishError,
-    QueryClient,
     QueryError,
-    Rejection,
-    StaleEpoch,
     Subscriber,
     Timeout,
 )
-
-OK = 0
-NOTHING = 1
-USAGE = 2
-UNREACHABLE = 3
-REFUSED = 4
-INTERRUPTED = 130
-
-ATTEMPTS = 20
-"""How often a ``send`` begins while others of the same source, begun later, get in before it."""
-LONGEST_PAUSE = 0.1
-"""Seconds between two of them; chance decides how many, so that the others get out of step."""
-
-SOURCE = f"{socket.gethostname()}:Tool:collectorctl:0"
+from collectord.ctl_common import (
+    INTERRUPTED,
+    NOTHING,
+    OK,
+    REFUSED,
+    UNREACHABLE,
+    USAGE,
+    Output,
+    UsageError,
+    client,
+    complain,
+    curve,
+    made,
+)
+from collectord.ctl_keys import keygen
+from collectord.ctl_send import SOURCE, send
+from collectord.curve import RIGHTS
 
 EPILOG = """\
 Answers are tables on a terminal (or with --table), and JSON anywhere else (or with --json): one
@@ -61,56 +54,17 @@ document for one answer, a line for each of many.
 
 exit codes:
   0  done
-  1  no such key, nothing matched, or records were rejected
-  2  the command line makes no sense
+  1  no such key, nothing matched, records were rejected, or it is not well (health)
+  2  the command line makes no sense; for health, also where it can't ask
   3  no collector answers
-  4  the collector refuses
+  4  the collector refuses, this key perhaps
 """
-
-Made = TypeVar("Made")
-
-
-class UsageError(Exception):
-    """What was asked for makes no sense: says what, and what would."""
-
-
-class Output:
-    """Standard output: tables for people, JSON for programs."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        on_terminal = sys.stdout.isatty()
-        self.tables: bool = options.table or (on_terminal and not options.json)
-        self._indent = 2 if on_terminal else None
-        self._console = Console(markup=False, highlight=False, emoji=False)
-
-    def one(self, value: Any, show: Callable[..., RenderableType], *shown: Any) -> None:
-        """The only answer: ``show(*shown)`` for people, ``value`` for programs."""
-        self._write(self._drawn(show(*shown)) if self.tables else as_json(value, self._indent))
-
-    def many(self, value: Any, show: Callable[..., RenderableType], *shown: Any) -> None:
-        """One of many answers; told at once, so that who reads along need not wait."""
-        self._write(self._drawn(show(*shown)) if self.tables else as_json(value))
-
-    def _drawn(self, renderable: RenderableType) -> str:
-        # Captured, since a Console that prints to a closed pipe chooses an exit code itself.
-        with self._console.capture() as captured:
-            # A line is not broken where the terminal ends: it may be copied, or searched.
-            self._console.print(renderable, soft_wrap=isinstance(renderable, Text))
-        return captured.get().rstrip("\n")
-
-    def _write(self, text: str) -> None:
-        print(text, flush=True)
-
-
-def as_json(value: Any, indent: int | None = None) -> str:
-    """For programs. In ASCII: a terminal that gets to see it finds nothing to obey."""
-    return json.dumps(wire.json_value(value), indent=indent)
 
 
 def get(options: argparse.Namespace) -> int:
     """``collectorctl get``."""
-    with _client(options) as client:
-        uve = client.get(options.key, **_filters(options))
+    with client(options) as collector:
+        uve = collector.get(options.key, **_filters(options))
     Output(options).one(uve, terminal.view, options.key, uve)
     return OK
 
@@ -119,8 +73,8 @@ def find(options: argparse.Namespace) -> int:
     """``collectorctl find``."""
     output = Output(options)
     found = NOTHING
-    with _client(options) as client:
-        for key, uve in client.find(**_place(options.place or "*"), **_filters(options)):
+    with client(options) as collector:
+        for key, uve in collector.find(**_place(options.place or "*"), **_filters(options)):
             output.many({"key": key, "uve": uve}, terminal.view, key, uve)
             found = OK
     return found
@@ -129,13 +83,13 @@ def find(options: argparse.Namespace) -> int:
 def list_(options: argparse.Namespace) -> int:
     """``collectorctl list``."""
     output = Output(options)
-    with _client(options) as client:
+    with client(options) as collector:
         if not options.place:
-            tables = client.tables()
+            tables = collector.tables()
             output.one(tables, terminal.tables, tables)
             return OK
         found = NOTHING
-        for key in client.keys(**_place(options.place)):
+        for key in collector.keys(**_place(options.place)):
             output.many(key, terminal.key, key)
             found = OK
     return found
@@ -143,37 +97,56 @@ def list_(options: argparse.Namespace) -> int:
 
 def sources(options: argparse.Namespace) -> int:
     """``collectorctl sources``."""
-    with _client(options) as client:
-        answer = client.sources()
+    with client(options) as collector:
+        answer = collector.sources()
     Output(options).one(answer, terminal.sources, answer)
     return OK
 
 
 def menu(options: argparse.Namespace) -> int:
     """``collectorctl menu``."""
-    with _client(options) as client:
-        answer = client.menu()
+    with client(options) as collector:
+        answer = collector.menu()
     Output(options).one(answer, terminal.menu, answer)
     return OK
 
 
 def status(options: argparse.Namespace) -> int:
     """``collectorctl status``."""
-    with _client(options) as client:
-        answer = client.status()
+    with client(options) as collector:
+        answer = collector.status()
     Output(options).one(answer, terminal.status, answer)
     return OK
+
+
+def health(options: argparse.Namespace) -> int:
+    """``collectorctl health``. Whatever keeps it from asking ends with 2: a probe knows no more."""
+    try:
+        with client(options) as collector:
+            answer = collector.status()
+    except (UsageError, QueryError, Timeout) as error:
+        complain(str(error))
+        return USAGE
+    told = answer.get("health")
+    # A collector that doesn't tell how it is has answered all the same.
+    told = told if isinstance(told, dict) else {}
+    problems = [str(problem) for problem in told.get("problems", [])]
+    well = bool(told.get("ok", not problems))
+    result = {"ok": well, "problems": problems}
+    Output(options).one(result, terminal.health, well, problems)
+    return OK if well else NOTHING
 
 
 def watch(options: argparse.Namespace) -> int:
     """``collectorctl watch``. Ctrl-C is how it is meant to end."""
     output = Output(options)
     seen = 0
-    with _made(
+    with made(
         Subscriber,
         address=options.stream,
         pattern=options.pattern,
         connect_timeout=options.timeout,
+        curve=curve(options),
     ) as changes:
         end = math.inf if options.seconds is None else time.monotonic() + options.seconds
         try:
@@ -188,131 +161,6 @@ def watch(options: argparse.Namespace) -> int:
     return OK if seen else NOTHING
 
 
-def send(options: argparse.Namespace) -> int:
-    """``collectorctl send``."""
-    sending = Sending()
-    for attempt in range(ATTEMPTS):
-        publisher = _made(
-            Publisher,
-            source=options.source or os.environ.get("COLLECTORCTL_SOURCE", SOURCE),
-            address=options.ingest,
-            aggtypes=_made(records.aggtypes, texts=options.aggtype, struct=options.struct),
-            on_rejected=sending.complain_of,
-        )
-        try:
-            with publisher:
-                if options.key is None:
-                    sending.lines(publisher, options)
-                else:
-                    sending.one(publisher, options)
-                _flush_while_it_moves(publisher, options.timeout)
-            break
-        except StaleEpoch:
-            # A new publisher has a newer epoch. But what was applied must not be applied again.
-            if attempt == ATTEMPTS - 1 or _may_have_arrived(publisher):
-                raise
-            time.sleep(random.uniform(0, LONGEST_PAUSE))  # noqa: S311
-    counters = publisher.counters
-    result = {
-        "acknowledged": counters.acknowledged - counters.rejected,
-        "rejected": counters.rejected,
-        "unreadable": sending.unreadable,
-    }
-    Output(options).one(result, terminal.sent, result)
-    return NOTHING if counters.rejected or sending.unreadable else OK
-
-
-class Sending:
-    """The records of one ``send``: which line each came from, and what is wrong with them."""
-
-    def __init__(self) -> None:
-        self.unreadable = 0
-        self._place = 0
-        """The number of the line that was read last; 0 where no lines are read."""
-        self._skipped: list[int] = []
-        """For each line that made no record, the number of the record that was to come next."""
-        self._kept: list[str] = []
-        """The lines that made records, until any of them may have arrived."""
-
-    def one(self, publisher: Publisher, options: argparse.Namespace) -> None:
-        """The record of the command line."""
-        if options.struct is None or bool(options.attributes) == options.delete:
-            raise UsageError("a record is KEY STRUCT and either ATTRIBUTE=VALUE… or --delete")
-        try:
-            attributes = (
-                None if options.delete else dict(map(records.assignment, options.attributes))
-            )
-            publisher.publish(options.key, options.struct, attributes, options.time)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-
-    def lines(self, publisher: Publisher, options: argparse.Namespace) -> None:
-        """The records of standard input, those first that were read for an attempt before."""
-        number = 0
-        for line in self._kept:
-            record = records.from_line(line, options.time)
-            number = publisher.publish(*record, timeout=options.timeout) + 1
-        for line in sys.stdin:
-            self._place += 1
-            if not line.strip():
-                self._skipped.append(number)
-                continue
-            try:
-                record = records.from_line(line, options.time)
-                number = publisher.publish(*record, timeout=options.timeout) + 1
-            except ValueError as error:
-                self._skipped.append(number)
-                self.unreadable += 1
-                _complain(f"line {self._place}: {error}")
-                continue
-            except StaleEpoch:
-                self._kept.append(line)
-                raise
-            if not _may_have_arrived(publisher):
-                self._kept.append(line)
-
-    def complain_of(self, rejection: Rejection) -> None:
-        """Tell what the collector has refused, by line where there are lines."""
-        where = ""
-        if self._place:
-            where = f"line {self._line(rejection.number)}: "
-            if rejection.index is None:
-                where = f"{rejection.records} records from line {self._line(rejection.number)} on: "
-        _complain(f"{where}rejected, {rejection.code}: {rejection.message}")
-
-    def _line(self, number: int) -> int:
-        return number + bisect.bisect_right(self._skipped, number) + 1
-
-
-def _may_have_arrived(publisher: Publisher) -> bool:
-    """Whether the collector has applied any of this, or may have without our hearing of it."""
-    counters = publisher.counters
-    return bool(counters.acknowledged or counters.resent)
-
-
-def _flush_while_it_moves(publisher: Publisher, timeout: float) -> None:
-    """A long backlog may take its time, as long as something arrives within each ``timeout``."""
-    while True:
-        before = publisher.counters.acknowledged
-        try:
-            return publisher.flush(timeout)
-        except FlushTimeout:
-            if publisher.counters.acknowledged == before:
-                raise
-
-
-def _made(make: Callable[..., Made], **settings: Any) -> Made:
-    """``make(**settings)``; what it finds wrong with them came from the command line."""
-    try:
-        return make(**settings)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def _client(options: argparse.Namespace) -> QueryClient:
-    return _made(QueryClient, address=options.query, timeout=options.timeout)
-
-
 def _filters(options: argparse.Namespace) -> dict[str, Any]:
     names = ["sfilt", "mfilt", "cfilt", "kfilt", "by_source"]
     return {name: value for name in names if (value := getattr(options, name, None))}
@@ -323,10 +171,6 @@ def _place(place: str) -> dict[str, Any]:
     return {"match": place} if "*" in place or ":" in place else {"table": place}
 
 
-def _complain(message: str) -> None:
-    print(f"collectorctl: {terminal.clean(message)}", file=sys.stderr)
-
-
 class Command(NamedTuple):
     """A subcommand: a row of the table below."""
 
@@ -334,6 +178,7 @@ class Command(NamedTuple):
     help: str
     example: str
     arguments: Sequence[tuple[str, dict[str, Any]]]
+    connects: bool = True
 
 
 FILTERS: list[tuple[str, dict[str, Any]]] = [
@@ -402,6 +247,42 @@ COMMANDS: dict[str, Command] = {
         "collectorctl status --query tcp://collector-1:8087",
         [],
     ),
+    "health": Command(
+        health,
+        "say whether the collector is well, for probes: exit code 0, 1, or 2 if it can't be asked",
+        "collectorctl health --timeout 2",
+        [],
+    ),
+    "keygen": Command(
+        keygen,
+        "make a key pair, for a client or a collector",
+        "collectorctl keygen compute-1 --rights send --sources 'compute-1*'\n"
+        "  collectorctl keygen collector --server",
+        [
+            ("name", {"metavar": "NAME", "help": "NAME.key and NAME.key_secret are made"}),
+            ("--directory", {"metavar": "DIR", "default": ".", "help": "where; here without"}),
+            (
+                "--rights",
+                {
+                    "nargs": "+",
+                    "metavar": "RIGHT",
+                    "default": [],
+                    "help": f"what the client may do: {', '.join(RIGHTS)}",
+                },
+            ),
+            (
+                "--sources",
+                {
+                    "nargs": "+",
+                    "metavar": "PATTERN",
+                    "default": [],
+                    "help": "the sources it may send as, * is any run of characters; all without",
+                },
+            ),
+            ("--server", {"action": "store_true", "help": "a collector's own pair"}),
+        ],
+        connects=False,
+    ),
     "watch": Command(
         watch,
         "follow what changes, until Ctrl-C",
@@ -458,8 +339,38 @@ def _address(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    group = common.add_argument_group("the collector")
+    form = argparse.ArgumentParser(add_help=False)
+    forms = form.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="JSON, as everywhere but on a terminal")
+    forms.add_argument("--table", action="store_true", help="tables, as on a terminal")
+    connection = _connection_parser()
+
+    parser = argparse.ArgumentParser(
+        prog="collectorctl",
+        description="Ask a collector, follow it, send it something.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"collectorctl {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        subparser = commands.add_parser(
+            name,
+            parents=[connection, form] if command.connects else [form],
+            help=command.help,
+            description=f"{command.help[0].upper()}{command.help[1:]}.",
+            epilog=f"example:\n  {command.example}\n\n{EPILOG}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for argument, settings in command.arguments:
+            subparser.add_argument(argument, **settings)
+    return parser
+
+
+def _connection_parser() -> argparse.ArgumentParser:
+    """The options of how the collector is reached."""
+    parser = argparse.ArgumentParser(add_help=False)
+    group = parser.add_argument_group("the collector")
     for name, default in [
         ("ingest", INGEST_ADDRESS),
         ("query", QUERY_ADDRESS),
@@ -473,6 +384,18 @@ def _parser() -> argparse.ArgumentParser:
             default=os.environ.get(variable, default),
             help=f"%(default)s, or what ${variable} says",
         )
+    for name, meaning in [
+        ("key", "file with this client's secret key, where the collector wants keys"),
+        ("server_key", "file with the collector's public key"),
+    ]:
+        variable = f"COLLECTORCTL_{name.upper()}"
+        group.add_argument(
+            f"--{name}",
+            dest=f"{name}_file",
+            metavar="FILE",
+            default=os.environ.get(variable, ""),
+            help=f"{meaning}; or what ${variable} says",
+        )
     group.add_argument(
         "--timeout",
         type=float,
@@ -480,29 +403,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds to wait for it: %(default)s",
     )
-    form = common.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="JSON, as everywhere but on a terminal")
-    form.add_argument("--table", action="store_true", help="tables, as on a terminal")
-
-    parser = argparse.ArgumentParser(
-        prog="collectorctl",
-        description="Ask a collector, follow it, send it something.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"collectorctl {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        subparser = commands.add_parser(
-            name,
-            parents=[common],
-            help=command.help,
-            description=f"{command.help[0].upper()}{command.help[1:]}.",
-            epilog=f"example:\n  {command.example}\n\n{EPILOG}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        for argument, settings in command.arguments:
-            subparser.add_argument(argument, **settings)
     return parser
 
 
@@ -534,7 +434,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = COMMANDS[options.command].run(options)
         sys.stdout.flush()
     except tuple(ERRORS) as error:
-        _complain(str(error))
+        complain(str(error))
         return next(code for kind, code in ERRORS.items() if isinstance(error, kind))
     except BrokenPipeError:
         # Nobody reads on, as with ``| head``. Python would complain once more when it flushes.

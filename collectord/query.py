@@ -2,6 +2,9 @@
 
 An operation is a row of ``OPERATIONS``. Reading a key is fast and done at once; what walks over all
 keys runs outside the loop, and whoever asks for many UVEs gives way to others between them.
+
+A peer has so many requests under way and no more; those that it sends meanwhile wait for their
+turn, and a reply counts until it has left, so that those that nobody reads don't pile up.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import zmq
 import zmq.asyncio
@@ -23,20 +27,39 @@ from collectord.engine import Engine
 from collectord.views import Filters
 from collectord.wire import WireError
 
+if TYPE_CHECKING:
+    from collectord.access import Access
+
 log = logging.getLogger(__name__)
 
 Request = Mapping[str, Any]
 Reply = dict[str, Any]
+Result = TypeVar("Result")
 
 FIND_LIMIT = 100
 LIST_LIMIT = 1_000
-LARGEST_LIMIT = {"find": 10_000, "list": 100_000}
+LARGEST_LIMIT = {"find": 10_000, "list": 100_000, "tables": 100_000, "sources": 100_000}
 """A page is no larger, whatever its request says; ``next`` leads on."""
 REPLY_BYTES = 4 << 20
-"""A page of ``find`` ends where it has about this size."""
+"""A page ends before it gets larger than this, unless something else is configured."""
+LARGEST_PART = 64 << 20
+"""What can't be divided, a struct or a UVE of ``find``, may be larger than a page, up to this."""
 EXAMINED_AT_LEAST = 1_000
 """Keys that a ``find`` looks at before a page may end with fewer UVEs than asked for."""
 REQUESTS_AT_ONCE = 64
+PEER_AT_ONCE = 4
+"""Requests of one peer that are under way: being answered, or the reply has not left yet."""
+PEER_WAITING = 1_000
+PEER_WAITING_BYTES = 1 << 20
+"""Requests of one peer that wait for their turn; those beyond it are answered ``overloaded``."""
+REPLIES_WAITING = 100
+"""Replies of one peer that libzmq holds; large ones are followed until they have left."""
+KEY_SIZE = wire.KEY_BYTES + 3
+"""Bytes of a key in a reply, at most."""
+LARGE = 64 << 10
+"""Bytes from which on a reply is large."""
+LOOK_AGAIN = (0.001, 1.0)
+"""Seconds until it is looked again whether a peer reads: the first time, and at most."""
 WALKS_AT_ONCE = 2
 RECORDS_AT_ONCE = 200
 """Records of one key that are merged on the event loop."""
@@ -46,8 +69,36 @@ LINGER = 1000
 """Milliseconds to take what has come when the socket closes, and again for replies to leave."""
 
 
+@dataclass
+class _Peer:
+    """The requests of one peer."""
+
+    running: int = 0
+    waiting: deque[_Message] = field(default_factory=deque)
+    waiting_bytes: int = 0
+
+
+class _Message(NamedTuple):
+    """A request as it came; ``allowed`` is False where its sender may not ask (any more)."""
+
+    envelope: list[bytes]
+    """The peer's identity, and a REQ's empty delimiter."""
+    body: bytes
+    extra: int
+    """How many frames there are more than there should be."""
+    allowed: bool
+
+    @property
+    def identity(self) -> bytes:
+        return self.envelope[0]
+
+    @property
+    def is_json(self) -> bool:
+        return self.body[:1] == b"{"
+
+
 class Queries:
-    """Answers requests about one engine.
+    """Answers requests about one engine; a page of a reply has at most ``reply_size`` bytes.
 
     ``status`` and ``configured`` tell what only the collector knows. Raises zmq.ZMQError where the
     endpoint can't be bound.
@@ -61,16 +112,23 @@ class Queries:
         *,
         status: Callable[[], Reply],
         configured: Callable[[], Mapping[str, tuple[proxies.Algorithm, ...]]],
+        reply_size: int = REPLY_BYTES,
+        access: Access | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter(requests=0, requests_refused=0, replies_dropped=0)
         self._engine = engine
         self._status = status
         self._configured = configured
+        self._reply_size = reply_size
+        self._access = access if access is not None and access.secured else None
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, LINGER)
         self._socket.setsockopt(zmq.MAXMSGSIZE, 2 * wire.REQUEST_BYTES)
+        self._socket.setsockopt(zmq.SNDHWM, REPLIES_WAITING)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.IPV6, "[" in endpoint)
+        if access is not None:
+            access.serve_socket(self._socket, "query")
         try:
             self._socket.bind(endpoint)
         except zmq.ZMQError:
@@ -80,78 +138,148 @@ class Queries:
         self._room = asyncio.Semaphore(REQUESTS_AT_ONCE)
         # Few, so that those who walk over all keys wait for one another and not the rest for them.
         self._walks = ThreadPoolExecutor(WALKS_AT_ONCE, "walk")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._peers: dict[bytes, _Peer] = {}
+        self._tasks: set[asyncio.Task[zmq.MessageTracker | None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
         """Answer until cancelled."""
         while True:
-            await self._take()
+            for _ in range(GIVE_WAY):
+                await self._take()
+            await asyncio.sleep(0)  # a socket that has more doesn't give way by itself
 
     async def close(self) -> None:
         """Answer what has come, as far as a second goes, then close the socket."""
         with contextlib.suppress(asyncio.TimeoutError, zmq.Again):
             await asyncio.wait_for(self._take_all(), LINGER / 1000)
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=LINGER / 1000)
-            for task in late:
-                task.cancel()
-            self.counters["replies_dropped"] += len(late)
-        self._walks.shutdown(wait=False, cancel_futures=True)
-        self._socket.close()
+        end = asyncio.get_running_loop().time() + LINGER / 1000
+        while self._tasks and (left := end - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        waiting = sum(len(peer.waiting) for peer in self._peers.values())
+        self.counters["replies_dropped"] += len(self._tasks) + waiting
+        self.abandon(LINGER)
 
-    def abandon(self) -> None:
+    def abandon(self, linger: int = 0) -> None:
         """Close the socket at once; for a collector that never served, or failed."""
+        self._peers.clear()
+        for task in (*self._tasks, *self._leaving):
+            task.cancel()
         self._walks.shutdown(wait=False, cancel_futures=True)
-        self._socket.close(0)
+        self._socket.close(linger)
 
     async def _take_all(self) -> None:
         while True:
             await self._take(zmq.DONTWAIT)
+            await asyncio.sleep(0)
 
     async def _take(self, flags: int = 0) -> None:
         """Begin to answer the next request. Raises zmq.Again where none has come, and so asked."""
-        await self._room.acquire()
-        try:
-            frames = await self._socket.recv_multipart(flags)
-        except BaseException:
-            self._room.release()
-            raise
-        task = asyncio.create_task(self._answer(frames))
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._room.release()
-        if not task.cancelled() and (error := task.exception()):
-            # A defect of ours: that one request goes without an answer, the others don't.
-            log.critical("a request could not be answered", exc_info=error)
-
-    async def _answer(self, frames: list[bytes]) -> None:
-        identity, *delimiter, body = frames
-        self.counters["requests"] += 1
-        is_json = body[:1] == b"{"
-        try:
-            if delimiter not in ([], [b""]):
-                raise WireError("malformed", f"a request is one frame, not {len(frames) - 1}")
-            request, is_json = wire.decode_request(body)
-            reply = {"ok": True, **await self.reply(request)}
-        except WireError as error:
+        message = await self._receive(flags)
+        peer = self._peers.setdefault(message.identity, _Peer())
+        if peer.running < PEER_AT_ONCE:
+            self._begin(peer, message)
+        elif (
+            len(peer.waiting) < PEER_WAITING
+            and peer.waiting_bytes + len(message.body) <= PEER_WAITING_BYTES
+        ):
+            peer.waiting.append(message)
+            peer.waiting_bytes += len(message.body)
+        else:
+            self.counters["requests"] += 1
             self.counters["requests_refused"] += 1
-            reply = {"ok": False, "error": {"code": error.code, "message": error.message}}
+            error = WireError("overloaded", "too many requests of this peer wait for an answer")
+            try:
+                await self._send(message, wire.encode_reply(_refusal(error), message.is_json))
+            except zmq.Again:
+                self.counters["replies_dropped"] += 1
+
+    async def _receive(self, flags: int) -> _Message:
+        allowed = True
+        if self._access is None:
+            frames = await self._socket.recv_multipart(flags)
+        else:
+            parts = await self._socket.recv_multipart(flags, copy=False)
+            allowed = self._access.allows(parts[-1], "query")
+            frames = [part.bytes for part in parts]
+        delimiters = 1 if frames[1] == b"" and len(frames) > 2 else 0
+        extra = len(frames) - 2 - delimiters
+        return _Message(frames[: 1 + delimiters], frames[-1], extra, allowed)
+
+    def _begin(self, peer: _Peer, message: _Message) -> None:
+        peer.running += 1
+        task = asyncio.create_task(self._answer(message))
+        self._tasks.add(task)
+        task.add_done_callback(functools.partial(self._answered, message.identity))
+
+    def _answered(self, identity: bytes, task: asyncio.Task[zmq.MessageTracker | None]) -> None:
+        self._tasks.discard(task)
+        tracker = None
+        if not task.cancelled():
+            if error := task.exception():
+                # A defect of ours: that one request goes without an answer, the others don't.
+                log.critical("a request could not be answered", exc_info=error)
+            else:
+                tracker = task.result()
+        if tracker is None or tracker.done:
+            self._finish(identity)
+            return
+        leaving = asyncio.create_task(_left(tracker))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        leaving.add_done_callback(lambda _: self._finish(identity))
+
+    def _finish(self, identity: bytes) -> None:
+        """One request of a peer is over: now its next."""
+        peer = self._peers.get(identity)
+        if peer is None:  # the socket is closed
+            return
+        peer.running -= 1
+        if peer.waiting:
+            message = peer.waiting.popleft()
+            peer.waiting_bytes -= len(message.body)
+            self._begin(peer, message)
+        elif not peer.running:
+            del self._peers[identity]
+
+    async def _answer(self, message: _Message) -> zmq.MessageTracker | None:
+        """Answer a request; what follows the reply is returned where it is large."""
+        self.counters["requests"] += 1
+        async with self._room:
+            is_json = message.is_json
+            try:
+                if message.extra:
+                    frames = message.extra + 1
+                    raise WireError("malformed", f"a request is one frame, not {frames}")
+                if not message.allowed:
+                    raise WireError("unauthorised", "this key gives no right to ask any more")
+                request, is_json = wire.decode_request(message.body)
+                reply = {"ok": True, **await self.reply(request)}
+            except WireError as error:
+                self.counters["requests_refused"] += 1
+                reply = _refusal(error)
+            body = wire.encode_reply(reply, is_json)
+            del reply
+        pause, longest = LOOK_AGAIN
+        while True:
+            with contextlib.suppress(zmq.Again):
+                return await self._send(message, body)
+            await asyncio.sleep(pause)  # the peer has not read its replies
+            pause = min(2 * pause, longest)
+
+    async def _send(self, message: _Message, body: bytes) -> zmq.MessageTracker | None:
+        """Hand a reply to libzmq. Raises zmq.Again where it holds enough for that peer."""
+        frames = [*message.envelope, body]
         try:
-            await self._socket.send_multipart(
-                [
-                    identity,
-                    *(frame for frame in delimiter[:1] if not frame),
-                    wire.encode_reply(reply, is_json),
-                ],
-                zmq.DONTWAIT,
-            )
+            if len(body) < LARGE:
+                await self._socket.send_multipart(frames, zmq.DONTWAIT)
+                return None
+            return await self._socket.send_multipart(frames, zmq.DONTWAIT, copy=False, track=True)
         except zmq.ZMQError as error:
-            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+            if error.errno != zmq.EHOSTUNREACH:
                 raise
-            self.counters["replies_dropped"] += 1
+            self.counters["replies_dropped"] += 1  # the peer is gone
+            return None
 
     async def reply(self, request: Request) -> Reply:
         """What a request asks for, without ``ok``. Raises WireError."""
@@ -175,16 +303,19 @@ class Queries:
         """``view``, on a thread where so many sources tell of the key that others would wait."""
         if self._engine.record_count(key) <= RECORDS_AT_ONCE:
             return self.view(key, filters)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._walks, self.view, key, filters)
+        return await self._walk(self.view, key, filters)
 
     async def _get(self, request: Request) -> Reply:
         key = _text(request, "key", required=True)
         filters = Filters.from_request(request)
+        after = _text(request, "after")
         view = await self.fair_view(key, filters) if filters.wants_key(key) else None
         if view is None:
             raise WireError("not_found", f"there is no UVE {key!r:.1100}")
-        return {"uve": view}
+        if not after and len(wire.encode_view(view)) <= self._reply_size:
+            return {"uve": view}
+        page, last = _page(sorted(view.items()), after, len(view), self._reply_size)
+        return _paged("uve", page, last)
 
     async def _find(self, request: Request) -> Reply:
         filters = Filters.from_request(request)
@@ -201,32 +332,52 @@ class Queries:
         while True:
             keys = await self._keys(table, match, filters, after, page + 1)
             for key in keys[:page]:
-                after = key
                 view = await self.fair_view(key, filters)
                 if view or (view is not None and not narrow):
+                    size += _part_size(key, view)
+                    if found and size > self._reply_size:
+                        return {"uves": found, "next": after}
                     found[key] = view
-                    size += len(wire.encode_view(view))
+                after = key
                 examined += 1
-                if len(found) == limit or size > REPLY_BYTES:
+                if len(found) == limit:
                     break
                 if examined % GIVE_WAY == 0:
                     await asyncio.sleep(0)
             if not keys or after == keys[-1]:
                 return {"uves": found}
-            if len(found) == limit or size > REPLY_BYTES or examined >= EXAMINED_AT_LEAST:
+            if len(found) == limit or examined >= EXAMINED_AT_LEAST:
                 return {"uves": found, "next": after}
 
     async def _list(self, request: Request) -> Reply:
         table, match = _text(request, "table"), _text(request, "match")
         filters = Filters.from_request(request)
+        after = _text(request, "after")
         if not table and not match and not filters.kfilt:
-            return {"tables": self._engine.tables()}
+            limit = _limit(request, "tables", LARGEST_LIMIT["tables"])
+            return await self._walk(self._tables, after, limit)
         limit = _limit(request, "list", LIST_LIMIT)
-        keys = await self._keys(table, match, filters, _text(request, "after"), limit + 1)
-        reply: Reply = {"keys": keys[:limit]}
-        if len(keys) > limit:
-            reply["next"] = keys[limit - 1]
-        return reply
+        keys = await self._keys(table, match, filters, after, limit + 1)
+        if len(keys) <= limit and KEY_SIZE * len(keys) <= self._reply_size:
+            return {"keys": keys}
+        page, last = _page(((key, None) for key in keys), "", limit, self._reply_size)
+        return _paged("keys", list(page), last)
+
+    async def _sources(self, request: Request) -> Reply:
+        limit = _limit(request, "sources", LARGEST_LIMIT["sources"])
+        return await self._walk(self._source_rows, _text(request, "after"), limit)
+
+    def _tables(self, after: str, limit: int) -> Reply:
+        tables = sorted(self._engine.tables().items(), key=lambda row: _order(row[0]))
+        return _paged("tables", *_page(tables, after, limit, self._reply_size))
+
+    def _source_rows(self, after: str, limit: int) -> Reply:
+        rows = ((row.pop("source"), row) for row in self._engine.sources())
+        return _paged("sources", *_page(rows, after, limit, self._reply_size))
+
+    async def _walk(self, walk: Callable[..., Result], *arguments: Any) -> Result:
+        """What takes long, on a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._walks, walk, *arguments)
 
     async def _keys(
         self, table: str, match: str, filters: Filters, after: str, limit: int
@@ -239,11 +390,7 @@ class Queries:
             after=after,
             limit=limit,
         )
-        return await asyncio.get_running_loop().run_in_executor(self._walks, walk)
-
-    async def _sources(self, request: Request) -> Reply:
-        rows = await asyncio.to_thread(self._engine.sources)
-        return {"sources": {row.pop("source"): row for row in rows}}
+        return await self._walk(walk)
 
     async def _menu(self, request: Request) -> Reply:
         configured = {
@@ -283,3 +430,57 @@ def _limit(request: Request, operation: str, default: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise WireError("bad_request", f"limit is {value!r:.80}; it is a number from 1 on")
     return min(value, LARGEST_LIMIT[operation])
+
+
+def _refusal(error: WireError) -> Reply:
+    return {"ok": False, "error": {"code": error.code, "message": error.message}}
+
+
+def _order(name: str) -> bytes:
+    """What names are in order of: their bytes."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _part_size(name: str, part: Any) -> int:
+    """Bytes of what can't be divided. Raises WireError where it is too large for any reply."""
+    size = len(wire.encode_view(part)) + len(name)
+    if size > LARGEST_PART:
+        raise WireError(
+            "too_large",
+            f"{name!r:.1100} alone is larger than {LARGEST_PART >> 20} MiB; ask for less of it "
+            "with sfilt, mfilt or cfilt",
+        )
+    return size
+
+
+def _page(
+    rows: Iterable[tuple[str, Any]], after: str, limit: int, size: int
+) -> tuple[dict[str, Any], str | None]:
+    """The first of ``rows`` (in order) after a name; and the last one's name if there are more.
+
+    At most ``limit`` rows and about ``size`` bytes, but at least one row.
+    """
+    page: dict[str, Any] = {}
+    first = _order(after)
+    last = None
+    for name, row in rows:
+        if after and _order(name) <= first:
+            continue
+        size -= _part_size(name, row)
+        if page and (size < 0 or len(page) == limit):
+            return page, last
+        page[name] = row
+        last = name
+    return page, None
+
+
+def _paged(name: str, rows: Any, last: str | None) -> Reply:
+    return {name: rows} if last is None else {name: rows, "next": last}
+
+
+async def _left(tracker: zmq.MessageTracker) -> None:
+    """Wait until libzmq has sent a message, or given it up with its connection."""
+    pause, longest = LOOK_AGAIN
+    while not tracker.done:
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, longest)

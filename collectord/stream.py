@@ -8,10 +8,13 @@ often it changed; a subscriber that is too slow loses messages (libzmq drops the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import zmq
 import zmq.asyncio
@@ -19,6 +22,9 @@ import zmq.asyncio
 from collectord import views, wire
 from collectord.engine import Engine
 from collectord.views import Filters
+
+if TYPE_CHECKING:
+    from collectord.access import Access
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +36,17 @@ EVENTS_AT_ONCE = 100
 """Subscriptions that are looked at before others on the loop have their turn."""
 GIVE_WAY = 16
 LINGER = 1000
+BYTES_WAITING = 32 << 20
+"""About as many bytes wait for a subscriber that doesn't read. libzmq counts messages: how many
+these are goes by the size that they have of late."""
+SMALLEST = 1 << 10
+"""Bytes that a message is taken to have at least."""
+FEWEST = 8
+"""Messages that may wait in any case."""
+OF_LATE = 64
+"""Messages after which a size of late has become another one, mostly."""
+BIND_AGAIN = 0.05
+"""Seconds until an endpoint that was just given back is tried again."""
 
 
 class Stream:
@@ -45,16 +62,19 @@ class Stream:
         endpoint: str,
         *,
         view: Callable[[str, Filters], Awaitable[views.View | None]],
+        access: Access | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter(published=0, subscriptions=0)
         self._engine = engine
         self._view = view
         self._prefixes: set[str] = set()
         self._subscribed = asyncio.Event()
-        self._socket = context.socket(zmq.XPUB)
-        self._socket.setsockopt(zmq.LINGER, LINGER)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, 2 * wire.KEY_BYTES)
-        self._socket.setsockopt(zmq.IPV6, "[" in endpoint)
+        self._context = context
+        self._access = access
+        self._disconnect = asyncio.Event()
+        self._mean_size = float(SMALLEST)
+        self._waiting = 0
+        self._socket = self._new_socket("[" in endpoint)
         try:
             self._socket.bind(endpoint)
         except zmq.ZMQError:
@@ -66,9 +86,65 @@ class Stream:
         """Close the socket."""
         self._socket.close()
 
+    def disconnect_all(self) -> None:
+        """Have all subscribers connect again: those whose key lost its right can't.
+
+        What changes in the moment between is not told them.
+        """
+        self._disconnect.set()
+
     async def serve(self) -> None:
         """Follow subscriptions and publish, until cancelled."""
-        await asyncio.gather(self._follow_subscriptions(), self._publish())
+        publishing = asyncio.create_task(self._publish())
+        try:
+            while True:
+                await self._serve_connected(publishing)
+                await self._open_again()
+        finally:
+            publishing.cancel()
+
+    async def _serve_connected(self, publishing: asyncio.Task[None]) -> None:
+        """Until all are to be disconnected."""
+        following = asyncio.create_task(self._follow_subscriptions())
+        disconnect = asyncio.create_task(self._disconnect.wait())
+        try:
+            parts = {publishing, following, disconnect}
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            following.cancel()
+            disconnect.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await following
+
+    def _new_socket(self, ipv6: bool) -> zmq.asyncio.Socket:
+        socket = self._context.socket(zmq.XPUB)
+        socket.setsockopt(zmq.LINGER, LINGER)
+        socket.setsockopt(zmq.MAXMSGSIZE, 2 * wire.KEY_BYTES)
+        socket.setsockopt(zmq.IPV6, ipv6)
+        self._waiting = _waiting(self._mean_size)
+        socket.setsockopt(zmq.SNDHWM, self._waiting)
+        if self._access is not None:
+            self._access.serve_socket(socket, "stream")
+        return socket
+
+    async def _open_again(self) -> None:
+        self._disconnect.clear()
+        self._prefixes.clear()
+        self._watch()
+        # What publishes meanwhile finds a socket, if one without subscribers.
+        before, self._socket = self._socket, self._new_socket("[" in self.endpoint)
+        before.close(0)
+        while True:
+            try:
+                self._socket.bind(self.endpoint)
+                break
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EADDRINUSE:
+                    raise
+                await asyncio.sleep(BIND_AGAIN)
+        log.info("all subscribers have to connect again")
 
     async def _follow_subscriptions(self) -> None:
         for turn in itertools.count(1):
@@ -80,11 +156,15 @@ class Stream:
                 self._prefixes.add(prefix)
             elif event[:1] == b"\x00":
                 self._prefixes.discard(prefix)
-            self.counters["subscriptions"] = len(self._prefixes)
-            if bool(self._prefixes) != self._subscribed.is_set():
-                self._engine.watch(bool(self._prefixes))
-                log.debug("changes are %s", "noted" if self._prefixes else "not noted any more")
-                (self._subscribed.set if self._prefixes else self._subscribed.clear)()
+            self._watch()
+
+    def _watch(self) -> None:
+        """Have changes noted while somebody wants to know of any."""
+        self.counters["subscriptions"] = len(self._prefixes)
+        if bool(self._prefixes) != self._subscribed.is_set():
+            self._engine.watch(bool(self._prefixes))
+            log.debug("changes are %s", "noted" if self._prefixes else "not noted any more")
+            (self._subscribed.set if self._prefixes else self._subscribed.clear)()
 
     async def _publish(self) -> None:
         loop = asyncio.get_running_loop()
@@ -117,5 +197,19 @@ class Stream:
                 message["value"] = view[struct]
             else:
                 message["deleted"] = True
-            await self._socket.send_multipart([topic, wire.encode_view(message)])
+            body = wire.encode_view(message)
+            self._bound_waiting(len(topic) + len(body))
+            await self._socket.send_multipart([topic, body])
             self.counters["published"] += 1
+
+    def _bound_waiting(self, size: int) -> None:
+        self._mean_size += (max(size, SMALLEST) - self._mean_size) / OF_LATE
+        waiting = _waiting(self._mean_size)
+        if waiting != self._waiting:
+            self._waiting = waiting
+            self._socket.setsockopt(zmq.SNDHWM, waiting)
+
+
+def _waiting(size: float) -> int:
+    """How many messages of about that size may wait: a power of two, so that it seldom changes."""
+    return max(1 << max(int(math.log2(BYTES_WAITING / size)), 0), FEWEST)

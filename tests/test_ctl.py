@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from collectord import ctl, terminal
+from collectord import ctl, ctl_send, terminal
 from fake_collector import Answers, FakeCollector, FakeServer, FakeStream
 
 Run = Callable[..., tuple[int, str, str]]
@@ -418,7 +418,7 @@ def test_the_source_comes_from_the_environment_or_is_this_host(
     collector.forget()
     send(KEY, STRUCT, "a=1")
 
-    assert [batch["source"] for batch in collector.received] == [ctl.SOURCE, "elsewhere"]
+    assert [batch["source"] for batch in collector.received] == [ctl_send.SOURCE, "elsewhere"]
 
 
 def test_delete_removes_the_struct(send: Run, collector: FakeCollector) -> None:
@@ -569,7 +569,7 @@ def test_a_newer_run_that_comes_amid_a_send_ends_it_with_4(
 def test_a_newer_run_from_the_future_ends_it_with_4(
     send: Run, collector: FakeCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ctl, "ATTEMPTS", 3)
+    monkeypatch.setattr(ctl_send, "ATTEMPTS", 3)
     collector.epoch = 2**62
 
     code, _, err = send(KEY, STRUCT, "a=1")

@@ -257,7 +257,7 @@ def test_sources_tell_how_far_each_has_come(ask: Ask, key: str) -> None:
     known = ask("sources")["sources"][ONE]
 
     assert known.pop("last_seen") > 1_700_000_000_000_000
-    assert known == {"records": 1, "epoch": 1, "seq": 1, "durable": 0}
+    assert known == {"records": 1, "epoch": 1, "seq": 1, "durable": 0, "gone": False}
 
 
 def test_a_source_without_numbers_has_no_epoch_and_no_seq(daemon: Daemon, ask: Ask) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import zmq
 
 from daemon import HISTORY, METRIC, PERIOD, STRUCT, Daemon, Source, new_key, until
 
@@ -224,3 +225,35 @@ def test_subscriptions_are_counted_and_end(daemon: Daemon) -> None:
     before = daemon.counter("subscriptions")
     with daemon.subscribe(topics[0]), daemon.subscribe(topics[1]), daemon.subscribe(topics[2]):
         assert daemon.counter("subscriptions") == before + 3
+
+
+def test_a_subscriber_that_does_not_read_slows_nobody_and_fills_no_memory() -> None:
+    """Of 200 MiB, the one that reads gets all, and little waits for the one that doesn't."""
+    keys, size, rounds = [new_key("ObjectDeadTable") for _ in range(100)], 128 << 10, 17
+    with (
+        Daemon() as daemon,
+        daemon.source() as source,
+        zmq.Context() as context,
+        context.socket(zmq.SUB) as dead,
+    ):
+        dead.linger = 0
+        dead.rcvhwm = 1
+        dead.setsockopt(zmq.RCVBUF, 4096)
+        dead.connect(daemon.stream)
+        dead.subscribe(b"ObjectDead")
+        until(lambda: daemon.counter("subscriptions"))
+        peaks = []
+        with daemon.subscribe("ObjectDeadTable:") as alive:
+            for number in range(rounds):
+                text = f"{number}".ljust(size)
+                source.tell(*([key, STRUCT, {"text": text}] for key in keys))
+                missing = set(keys)
+                while missing:
+                    message = alive.next()
+                    assert message["value"] == {"text": text}
+                    missing.discard(message["key"])
+                peaks.append(daemon.ask("status")["memory"]["resident_peak"])
+
+        # The first round has built up the state itself, and what it takes to publish it.
+        assert peaks[-1] - peaks[0] < 64 << 20
+        assert dead.poll(0)

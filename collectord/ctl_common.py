@@ -1,0 +1,89 @@
+"""What the subcommands of ``collectorctl`` share: exit codes, output, and how they connect."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from collectord import terminal, wire
+from collectord.client import Curve, QueryClient
+
+OK = 0
+NOTHING = 1
+USAGE = 2
+UNREACHABLE = 3
+REFUSED = 4
+INTERRUPTED = 130
+
+Made = TypeVar("Made")
+
+
+class UsageError(Exception):
+    """What was asked for makes no sense: says what, and what would."""
+
+
+class Output:
+    """Standard output: tables for people, JSON for programs."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        on_terminal = sys.stdout.isatty()
+        self.tables: bool = options.table or (on_terminal and not options.json)
+        self._indent = 2 if on_terminal else None
+        self._console = Console(markup=False, highlight=False, emoji=False)
+
+    def one(self, value: Any, show: Callable[..., RenderableType], *shown: Any) -> None:
+        """The only answer: ``show(*shown)`` for people, ``value`` for programs."""
+        self._write(self._drawn(show(*shown)) if self.tables else as_json(value, self._indent))
+
+    def many(self, value: Any, show: Callable[..., RenderableType], *shown: Any) -> None:
+        """One of many answers; told at once, so that who reads along need not wait."""
+        self._write(self._drawn(show(*shown)) if self.tables else as_json(value))
+
+    def _drawn(self, renderable: RenderableType) -> str:
+        # Captured, since a Console that prints to a closed pipe chooses an exit code itself.
+        with self._console.capture() as captured:
+            # A line is not broken where the terminal ends: it may be copied, or searched.
+            self._console.print(renderable, soft_wrap=isinstance(renderable, Text))
+        return captured.get().rstrip("\n")
+
+    def _write(self, text: str) -> None:
+        print(text, flush=True)
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """For programs. In ASCII: a terminal that gets to see it finds nothing to obey."""
+    return json.dumps(wire.json_value(value), indent=indent)
+
+
+def made(make: Callable[..., Made], **settings: Any) -> Made:
+    """``make(**settings)``; what it finds wrong with them came from the command line."""
+    try:
+        return make(**settings)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def curve(options: argparse.Namespace) -> Curve | None:
+    """The keys that the command line names, if it does. Raises UsageError."""
+    if not options.key_file and not options.server_key_file:
+        return None
+    if not options.key_file or not options.server_key_file:
+        missing = "--server_key" if options.key_file else "--key"
+        raise UsageError(f"keys are two: this client's, and the collector's; {missing} is missing")
+    return made(Curve.load, key_file=options.key_file, server_key_file=options.server_key_file)
+
+
+def client(options: argparse.Namespace) -> QueryClient:
+    """What asks the collector of the command line."""
+    return made(QueryClient, address=options.query, timeout=options.timeout, curve=curve(options))
+
+
+def complain(message: str) -> None:
+    """Say on standard error what is wrong."""
+    print(f"collectorctl: {terminal.clean(message)}", file=sys.stderr)
