@@ -4,8 +4,9 @@ What waits is ``buffer.py``; what callers see is ``publisher.py``.
 
 A connection is the unit of order: on one, batches arrive and are answered in the order they were
 sent. Whenever that order is in doubt (a lost connection, a gap, an overloaded collector, no answer
-in time) the sender opens a new one and goes on from the oldest batch that is not acknowledged; the
-collector recognises by their numbers those that it has.
+in time) the sender opens a new one and goes on from the oldest batch that is not acknowledged, one
+batch first, then two, then four; the collector recognises by their numbers those that it has. One
+that has crashed and lost acknowledged batches says so, and gets them again.
 """
 
 from __future__ import annotations
@@ -16,14 +17,20 @@ import logging
 import math
 import random
 import threading
-import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from collectord import wire
-from collectord.buffer import Batch, Buffer, PublishError, Rejection, StaleEpoch, now
+from collectord.batch import Batch
+from collectord.buffer import Buffer, now
+from collectord.reports import PublishError, Rejection, StaleEpoch
+from collectord.spool import Spool
+
+if TYPE_CHECKING:
+    from collectord.curve import Curve
 
 HEARTBEAT_MS = 2000
 HEARTBEAT_TIMEOUT_MS = 10_000
@@ -33,6 +40,10 @@ LONGEST_SLEEP = 60.0
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 5.0
 """Seconds to wait before going on after a setback: doubled with each, up to the longest."""
+RETURN_SPREAD = 0.5
+"""Seconds in which the publishers of a collector that went away come back, each at some time."""
+GREETING_AFTER = 0.3
+"""Seconds after which a new connection on which nothing was sent gets an empty batch."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,33 +61,42 @@ class Sender(threading.Thread):
         acknowledged: bool,
         window: int,
         reply_timeout: float,
+        heartbeat: float,
         aggtypes: Mapping[str, Mapping[str, str]] | None,
         on_rejected: Callable[[Rejection], None] | None,
         on_restart: Callable[[int], None] | None,
         context: zmq.Context[zmq.Socket[bytes]] | None,
+        curve: Curve | None,
+        spool: Spool | None,
     ) -> None:
         super().__init__(name=f"publisher {source}", daemon=True)
         self.epoch = epoch
+        self._expired_at = (0, 0)
         self._buffer = buffer
         self._source = source
         self._address = address
         self._acknowledged = acknowledged
         self._window = window
         self._reply_timeout = reply_timeout
+        self._heartbeat = heartbeat
         self._aggtypes = aggtypes
         self._on_rejected = on_rejected
         self._on_restart = on_restart
+        self._curve = curve
+        self._spool = spool
         self._linger = 0.0
-        self._last = 0
-        """The number of the last batch that is acknowledged."""
-        self._newest = 0
-        """The number of the newest batch that was ever sent in this epoch."""
-        self._in_flight = 0
-        """How many of the buffer's oldest batches are sent on this connection, unanswered."""
+        self._asking = spool is not None and spool.found.epoch is not None
+        """First of all the collector must tell how far it has come: see ``_ask``."""
+        self._asked = False
+        self._credit = 1 if self._asking else window
+        """How many batches may be in flight now: ``window``, but fewer after a new beginning."""
         self._setbacks = 0
         """Since the last acknowledgement."""
+        self._silences = 0
+        """Of these, the times that no answer came: the next is given twice as long."""
         self._answer_due = 0.0
         self._pause_until = 0.0
+        self._beat_due = math.inf
         self._own_context = context is None
         self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context()
         try:
@@ -85,10 +105,11 @@ class Sender(threading.Thread):
             self._disconnect(0)
             if self._own_context:
                 self._context.term()
-            buffer.silence()
             raise ValueError(
                 f"cannot connect to {address!r}: {error}; write tcp://<host>:<port>"
             ) from error
+        if math.isfinite(heartbeat):
+            self._beat_due = monotonic() + GREETING_AFTER
 
     def stop(self, linger: float = 0.0) -> None:
         """End the thread and close what it had; without acknowledgement, within ``linger`` s."""
@@ -109,6 +130,8 @@ class Sender(threading.Thread):
             failure.__cause__ = error
             self._buffer.fail(failure)
         finally:
+            if self._spool:
+                self._spool.finish(self._buffer, self.epoch)
             self._disconnect(0 if self._acknowledged else self._linger)
             if self._own_context:
                 self._context.term()
@@ -117,13 +140,16 @@ class Sender(threading.Thread):
         """Send what may be sent, then sleep until there is something to do, and hear what came."""
         batch_due = self._buffer.seal_due()
         blocked = self._send_window()
-        answer_due = self._answer_due if self._in_flight else math.inf
-        pause_due = self._pause_until if self._pause_until > time.monotonic() else math.inf
-        sleep = min(batch_due, answer_due, pause_due) - time.monotonic()
+        awaited = self._asked or self._buffer.in_flight
+        due = [batch_due, self._answer_due if awaited else math.inf, self._stall_due()]
+        # These two may be over, and what they were for not possible yet.
+        due += [time for time in (self._pause_until, self._beat_due) if time > monotonic()]
+        if self._spool:
+            due.append(self._spool.due())
 
         self._poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if blocked else 0))
         # Rounded up: a sleep that ends just too early would be followed by many short ones.
-        sleep_ms = int(min(max(sleep, 0.0), LONGEST_SLEEP) * 1000) + 1
+        sleep_ms = int(min(max(min(due) - monotonic(), 0.0), LONGEST_SLEEP) * 1000) + 1
         events = dict(self._poller.poll(sleep_ms))
         if self._buffer.bell.fileno() in events:
             self._buffer.bell.recv(4096)
@@ -131,45 +157,107 @@ class Sender(threading.Thread):
             self._hear()
         if self._monitor in events:
             self._notice_disconnects()
-        if self._in_flight and time.monotonic() >= self._answer_due:
-            self._count("timeouts")
+        if (self._asked or self._buffer.in_flight) and monotonic() >= self._answer_due:
+            self._buffer.count("timeouts")
+            self._silences += 1
             logger.warning("%s has not answered for some time; sending again", self._address)
             self._start_over()
 
+    def _stall_due(self) -> float:
+        before = self._buffer.stalled
+        due = self._buffer.stall_due()
+        if self._buffer.stalled and not before:
+            logger.warning(
+                "%s has made nothing durable for some time; where room is needed, "
+                "acknowledged batches are let go",
+                self._address,
+            )
+        return due
+
     def _send_window(self) -> bool:
         """Send the batches that are next; True if the transport takes no more for now."""
-        if time.monotonic() < self._pause_until:
+        if monotonic() < self._pause_until:
+            self._save()
             return False
-        while self._in_flight < min(self._window, len(self._buffer)):
-            batch = self._buffer[self._in_flight]
-            number = self._last + self._in_flight + 1
-            try:
-                self._socket.send(self._encode(batch, number), zmq.DONTWAIT)
-            except zmq.Again:
+        if self._asking:
+            self._save()
+            return not self._asked and not self._ask()
+        while True:
+            self._save()
+            silent = self._buffer.waiting == 0 and monotonic() >= self._beat_due
+            if not silent and self._buffer.in_flight >= min(self._credit, self._buffer.waiting):
+                return False
+            if not self._socket.poll(0, zmq.POLLOUT):
+                return True  # so that nothing is taken, and no heartbeat made, without a connection
+            if silent:
+                self._buffer.beat()
+            elif (taken := self._buffer.take(self._credit)) and not self._send(*taken):
                 return True
-            self._count("sent")
-            if batch.attempts:
-                self._count("resent")
-            batch.attempts += 1
-            if not self._acknowledged:
-                self._buffer.settle(1)
-                continue
-            if self._in_flight == 0:
-                self._expect_answer()
-            self._in_flight += 1
-            self._newest = max(self._newest, number)
-        return False
+
+    def _send(self, number: int, batch: Batch) -> bool:
+        """Whether the transport has taken it."""
+        try:
+            self._socket.send(self._encode(batch, number), zmq.DONTWAIT)
+        except zmq.Again:
+            self._buffer.untake()
+            return False
+        self._buffer.count("sent")
+        if batch.attempts:
+            self._buffer.count("resent")
+        batch.attempts += 1
+        self._beat_due = monotonic() + self._heartbeat
+        if not self._acknowledged:
+            self._buffer.hand_over()
+        elif self._buffer.in_flight == 1:
+            self._expect_answer()
+        return True
+
+    def _save(self) -> None:
+        if self._spool:
+            self._spool.save(self._buffer, self.epoch)
 
     def _encode(self, batch: Batch, number: int) -> bytes:
+        with self._buffer.lock:  # it may be dropped at any moment
+            records, body = (0, b"") if batch.emptied else (batch.records, batch.body)
         head = wire.encode_batch_head(
             self._source,
-            0 if batch.refused else batch.records,
+            records,
             time=batch.time,
             epoch=self.epoch if self._acknowledged else None,
             seq=number if self._acknowledged else None,
+            newest=self._buffer.last if self._acknowledged else None,
             aggtypes=self._aggtypes,
         )
-        return head + batch.body
+        return head + body
+
+    def _ask(self) -> bool:
+        """Send a number that leaves a gap, to be told how far the collector has come.
+
+        The end of a spool may be missing. A collector that knows more than what was found would
+        take what is new under those numbers for what it has, and pass over it.
+        """
+        number = self._buffer.newest + 2
+        body = wire.encode_batch_head(
+            self._source, 0, epoch=self.epoch, seq=number, newest=self._buffer.last
+        )
+        try:
+            self._socket.send(body, zmq.DONTWAIT)
+        except zmq.Again:
+            return False
+        self._asked = True
+        self._expect_answer()
+        return True
+
+    def _told(self, last: int) -> None:
+        """The answer: it has come to ``last``, or somewhere after what was found."""
+        self._asking = self._asked = False
+        if last <= self._buffer.newest:
+            self._resync(last)
+            return
+        logger.warning("%s knows of later batches than the spool; a new epoch", self._address)
+        self._buffer.acknowledge(self._buffer.newest)
+        self._buffer.let_go()
+        self._begin_epoch()
 
     def _hear(self) -> None:
         connection = self._socket
@@ -182,36 +270,53 @@ class Sender(threading.Thread):
                 answer = wire.decode(body)
             except ValueError as error:
                 raise self._stranger(body) from error
-            match answer:
-                case {"resync": int(last)}:
-                    self._resync(last)
-                case {"error": {"code": str(code), "message": str(message)}}:
-                    self._refused(code, message, answer.get("seq"))
-                case {"seq": int(number), "applied": int(applied)}:
-                    duplicate = bool(answer.get("duplicate"))
-                    self._applied(number, applied, answer.get("rejected", []), duplicate)
-                case _:
-                    raise self._stranger(answer)
+            self._take_in(answer)
+
+    def _take_in(self, answer: Any) -> None:
+        match answer:
+            case {"error": {"code": str(code), "message": str(message)}}:
+                self._refused(code, message, answer.get("seq"))
+            case {"resync": int(last)} | {"seq": int(last), "applied": int()} if self._asking:
+                self._told(last)
+            case {"resync": int(last)}:
+                self._resync(last)
+            case {"seq": int(number), "applied": int(applied), "durable": int(durable)}:
+                duplicate = bool(answer.get("duplicate"))
+                self._applied(number, applied, answer.get("rejected", []), duplicate)
+                if durable <= number <= self._buffer.newest:
+                    self._buffer.release(durable)
+            case _:
+                raise self._stranger(answer)
+        if answer.get("expired"):
+            self._expired(answer["expired"])
 
     def _stranger(self, answer: Any) -> PublishError:
         return PublishError(f"{self._address} doesn't answer as a collector does: {answer!r:.200}")
 
+    def _expired(self, number: int) -> None:
+        """The collector has removed what batches before this one told; it says so many times."""
+        if self._expired_at == (self.epoch, number):
+            return
+        self._expired_at = self.epoch, number
+        logger.warning("%s has removed the records of %s", self._address, self._source)
+        self._buffer.count("expired")
+        if self._on_restart:
+            self._on_restart(0)
+
     def _applied(self, number: int, applied: int, rejected: list[Any], duplicate: bool) -> None:
-        place = number - self._last - 1
-        if not 0 <= place < self._in_flight:
+        place = number - self._buffer.acknowledged - 1
+        if not 0 <= place < self._buffer.in_flight:
             return  # acknowledged before
-        batch = self._buffer[place]
-        self._count("unreported", place + (duplicate and not batch.refused))
-        if not duplicate and not batch.refused and applied < batch.records:
+        batch = self._buffer.waiting_at(place)
+        if not duplicate and not batch.emptied and not batch.answered and applied < batch.records:
             self._report(batch, number, applied, rejected)
-        self._settle(place + 1)
+        self._settle(number, reported=1 - duplicate)
 
     def _report(self, batch: Batch, number: int, applied: int, rejected: list[Any]) -> None:
         records = wire.decode(self._encode(batch, number))["records"]
         for index, code, message in rejected:
-            self._reject(
-                Rejection(batch.first + index, 1, number, index, code, message, records[index])
-            )
+            record = records[index] if index < len(records) else None  # else dropped meanwhile
+            self._reject(Rejection(batch.first + index, 1, number, index, code, message, record))
         unnamed = batch.records - applied - len(rejected)
         if unnamed > 0:
             message = f"more records of a batch were rejected than the {len(rejected)} named"
@@ -220,22 +325,22 @@ class Sender(threading.Thread):
     def _refused(self, code: str, message: str, number: int | None) -> None:
         match code:
             case "overloaded":
-                self._count("overloaded")
+                self._buffer.count("overloaded")
             case "malformed" | "too_large" if not self._acknowledged:
                 self._reject(Rejection(0, 0, 0, None, code, message, None))
             case "malformed" | "too_large":
                 # Answers come in order: one that doesn't say whose it is answers the oldest.
-                place = 0 if number is None else number - self._last - 1
-                if not 0 <= place < self._in_flight:
+                place = 0 if number is None else number - self._buffer.acknowledged - 1
+                if not 0 <= place < self._buffer.in_flight:
                     return
-                batch = self._buffer[place]
-                if batch.refused:
+                batch = self._buffer.waiting_at(place)
+                if batch.emptied or not batch.records:
                     raise PublishError(
                         f"{self._address} refuses even an empty batch of {self._source}, "
                         f"{code}: {message}"
                     )
                 self._buffer.empty(batch)
-                number = self._last + place + 1
+                number = self._buffer.acknowledged + place + 1
                 self._reject(
                     Rejection(batch.first, batch.records, number, None, code, message, None)
                 )
@@ -247,21 +352,28 @@ class Sender(threading.Thread):
             self._start_over()
 
     def _resync(self, last: int) -> None:
-        if self._last <= last <= self._newest:
-            known = min(last - self._last, len(self._buffer))
-            self._count("unreported", known)
-            self._settle(known)
+        if self._buffer.released <= last <= self._buffer.newest:
+            again = self._buffer.acknowledged - last
+            if again > 0:
+                logger.warning("%s has lost %d batches; sending again", self._address, again)
+                self._buffer.count("returns")
+                self._buffer.go_back(last)
+            elif again < 0:
+                self._settle(last)
             self._start_over()
             return
-        lost = max(0, self._last - last)
+        lost = max(0, self._buffer.released - last)
         logger.warning("%s has lost %d acknowledged batches; a new epoch", self._address, lost)
-        self._count("restarts")
-        self._count("forgotten", lost)
-        self.epoch = max(self.epoch + 1, now())
-        self._last = self._newest = 0
-        self._start_over()
+        self._buffer.count("restarts")
+        self._buffer.count("forgotten", lost)
+        self._begin_epoch()
         if self._on_restart:
             self._on_restart(lost)
+
+    def _begin_epoch(self) -> None:
+        self.epoch = max(self.epoch + 1, now())
+        self._buffer.number_anew()
+        self._start_over()
 
     def _reject(self, rejection: Rejection) -> None:
         logger.warning("%s rejected: %s", self._address, rejection)
@@ -269,27 +381,35 @@ class Sender(threading.Thread):
         if self._on_rejected:
             self._on_rejected(rejection)
 
-    def _settle(self, batches: int) -> None:
-        self._last += batches
-        self._in_flight = max(0, self._in_flight - batches)
-        if batches:
-            self._setbacks = 0
-            self._expect_answer()
-        self._buffer.settle(batches)
-
-    def _count(self, counter: str, by: int = 1) -> None:
-        self._buffer.count(counter, by)
+    def _settle(self, number: int, *, reported: int = 0) -> None:
+        """All batches up to this number are applied; told were the answers of the last few."""
+        batches = number - self._buffer.acknowledged
+        unreported = [self._buffer.waiting_at(place) for place in range(batches - reported)]
+        self._buffer.count(
+            "unreported",
+            sum(
+                bool(batch.records) and not batch.answered and not batch.emptied
+                for batch in unreported
+            ),
+        )
+        self._setbacks = self._silences = 0
+        self._credit = min(2 * self._credit, self._window)
+        self._expect_answer()
+        self._buffer.acknowledge(number)
 
     def _expect_answer(self) -> None:
-        self._answer_due = time.monotonic() + self._reply_timeout * 2 ** min(self._setbacks, 4)
+        self._answer_due = monotonic() + self._reply_timeout * 2 ** min(self._silences, 4)
 
-    def _start_over(self) -> None:
+    def _start_over(self, spread: float = 0.0) -> None:
         """Go on from the oldest batch on a new connection, a little later after each setback."""
         self._disconnect(0)
         self._connect()
-        self._in_flight = 0
-        pause = min(FIRST_PAUSE * 2**self._setbacks, LONGEST_PAUSE)
-        self._pause_until = time.monotonic() + pause * random.uniform(0.5, 1.0)  # noqa: S311
+        self._asked = False
+        self._credit = 1
+        self._buffer.rewind()
+        pause = min(FIRST_PAUSE * 2**self._setbacks, LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311
+        self._pause_until = monotonic() + pause + random.uniform(0.0, spread)  # noqa: S311
+        self._beat_due = self._pause_until + GREETING_AFTER
         self._setbacks = min(self._setbacks + 1, 10)
 
     def _notice_disconnects(self) -> None:
@@ -301,16 +421,17 @@ class Sender(threading.Thread):
         with contextlib.suppress(zmq.Again):
             while self._monitor.recv_multipart(zmq.DONTWAIT):
                 events += 1
-        self._count("disconnects", events)
+        self._buffer.count("disconnects", events)
         if events and self._acknowledged:
-            self._start_over()
+            self._start_over(RETURN_SPREAD)
 
     def _connect(self) -> None:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.SNDHWM, self._window)
         # Without a connection nothing is taken: it waits here, where it is counted and bounded.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        spread = random.uniform(0.5, 1.5)  # noqa: S311
+        self._socket.setsockopt(zmq.RECONNECT_IVL, int(RECONNECT_MS * spread))
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
         # Without heartbeats a collector's machine that lost power would go unnoticed for long.
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
@@ -322,6 +443,8 @@ class Sender(threading.Thread):
         self._poller = zmq.Poller()
         self._poller.register(self._buffer.bell, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
+        if self._curve:
+            self._curve.apply(self._socket)
         self._socket.connect(self._address)
 
     def _disconnect(self, linger: float) -> None:

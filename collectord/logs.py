@@ -53,6 +53,11 @@ def set_level(name: str) -> None:
     logging.getLogger().setLevel(LEVELS[name])
 
 
+def iso(time: int) -> str:
+    """Microseconds since the Unix epoch as people read them, to the second, UTC."""
+    return f"{datetime.fromtimestamp(time / 1_000_000, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+
+
 class LineFormatter(logging.Formatter):
     """``<ISO 8601 time, UTC> <host> <level> <logger>: <message>``, each record on one line.
 

@@ -103,6 +103,16 @@ def key(name: str) -> RenderableType:
     return Text(clean(name))
 
 
+def lines(texts: Iterable[str]) -> RenderableType:
+    """Lines as they are."""
+    return Text("\n".join(map(clean, texts)))
+
+
+def health(well: bool, problems: Iterable[str]) -> RenderableType:
+    """Whether the collector is well; else why not, a line each."""
+    return lines(["it is well"] if well else list(problems) or ["it is not well"])
+
+
 def tables(answer: Mapping[str, int]) -> RenderableType:
     """The tables, and how many keys each has."""
     return _table("tables", ["table", "keys"], answer.items())

@@ -47,6 +47,10 @@ class FakeServer:
         self._thread = threading.Thread(target=self._serve, args=(router, stop))
         self._thread.start()
 
+    def push(self, body: bytes) -> None:
+        """Send something to who spoke last."""
+        self._stop.send(body)
+
     def stop(self) -> None:
         """Close the socket at once: what came and was not read is lost."""
         self._stop.send(b"")
@@ -60,12 +64,18 @@ class FakeServer:
         poller.register(stop, zmq.POLLIN)
         with router, stop:
             router.linger = 0
-            while stop not in (ready := dict(poller.poll())):
+            envelope: list[bytes] = []
+            while True:
+                ready = dict(poller.poll())
                 if router in ready:
                     *envelope, body = router.recv_multipart()
                     reply = self._handle(body)
                     if reply is not None:
                         router.send_multipart([*envelope, reply])
+                elif not (unasked := stop.recv()):
+                    return
+                else:
+                    router.send_multipart([*envelope, unasked])
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +95,9 @@ class FakeCollector(FakeServer):
     ``faults`` are used up one for each batch that comes: ``lose`` (as if it had never come),
     ``lose_reply``, ``reject`` (its first record), ``garbage`` (an answer that is none), or an error
     code. ``silent`` loses everything while it is true; ``gate`` holds answers back while cleared.
+
+    ``saves`` says whether what is applied is durable at once; else ``save`` makes it so, and after
+    a ``crash`` only what is durable is left. Answers tell ``expired`` if that is set.
     """
 
     def __init__(self) -> None:
@@ -93,16 +106,40 @@ class FakeCollector(FakeServer):
         self.gate.set()
         self.received: list[dict[str, Any]] = []
         self.silent = False
+        self.saves = True
+        self.expired = 0
         self.changed = threading.Condition()
         self.forget()
         super().__init__(self._ingest)
 
-    def forget(self, down_to: int = 0) -> None:
-        """Lose what is known of the source but its first batches, as a restart may."""
-        if down_to == 0:
-            self.records: list[list[Any]] = []
-            self.epoch: int | None = None
-        self.last = down_to
+    def forget(self) -> None:
+        """Lose everything, as a collector does that is started without its snapshots."""
+        self.records: list[list[Any]] = []
+        self.epoch: int | None = None
+        self.last = self.durable = 0
+        self._saved: tuple[int | None, int, int] = (None, 0, 0)
+
+    def save(self) -> None:
+        """Make durable what is applied."""
+        with self.changed:
+            self._saved = self.epoch, self.last, len(self.records)
+            self.durable = self.last
+
+    def tell_durable(self) -> None:
+        """Tell the publisher, though it has not sent anything."""
+        self.push(wire.encode_durable(self.last, self.durable))
+
+    def crash(self) -> None:
+        """Fall back to what was saved."""
+        with self.changed:
+            self.epoch, self.last, records = self._saved
+            self.durable = self.last
+            del self.records[records:]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The records of each batch that came, without heartbeats."""
+        return [len(batch["records"]) for batch in self.received if batch["records"]]
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until it is true, by something that came or in the client itself."""
@@ -148,18 +185,23 @@ class FakeCollector(FakeServer):
         if epoch != self.epoch and seq != 1:
             return {"resync": 0}
         if epoch != self.epoch:
-            self.epoch, self.last = epoch, 0
+            self.epoch, self.last, self.durable = epoch, 0, 0
         if seq <= self.last:
-            return {"seq": seq, "applied": 0, "durable": 0, "duplicate": True}
+            return {"seq": seq, "applied": 0, "durable": self.durable, "duplicate": True}
         if seq > self.last + 1:
             return {"resync": self.last}
         self.last = seq
-        reply: dict[str, Any] = {"seq": seq, "applied": len(records), "durable": 0}
+        reply: dict[str, Any] = {"seq": seq, "applied": len(records)}
         if fault == "reject":
             reply["applied"] -= 1
             reply["rejected"] = [[0, "future", "more than 60 s ahead"]]
             records = records[1:]
         self.records += records
+        if self.saves:
+            self.save()
+        reply["durable"] = self.durable
+        if self.expired:
+            reply["expired"] = self.expired
         return reply
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,13 +23,16 @@ from collectord.client import (
     StaleEpoch,
 )
 from fake_collector import FakeCollector
-
-PublisherTo = Callable[..., Publisher]
-
-KEY = "ObjectVNTable:demo:vn1"
-STRUCT = "UveVirtualNetworkAgent"
-PATIENCE = 20.0
-NOWHERE = "tcp://127.0.0.1:1"
+from publishing import (
+    KEY,
+    NOWHERE,
+    PATIENCE,
+    STRUCT,
+    PublisherTo,
+    publish,
+    publishers,
+    values,
+)
 
 
 @pytest.fixture
@@ -41,29 +43,8 @@ def collector() -> Iterator[FakeCollector]:
 
 @pytest.fixture
 def publisher_to() -> Iterator[PublisherTo]:
-    """Makes publishers, and in the end closes those that are still open."""
-    with contextlib.ExitStack() as made:
-
-        def make(address: str, **settings: Any) -> Publisher:
-            publisher = Publisher("host", address, **settings)
-            made.callback(close, publisher)
-            return publisher
-
+    with publishers() as make:
         yield make
-
-
-def close(publisher: Publisher) -> None:
-    with contextlib.suppress(PublishError):  # of what the test left unacknowledged
-        publisher.close(timeout=0)
-
-
-def publish(publisher: Publisher, count: int, first: int = 0) -> None:
-    for value in range(first, first + count):
-        publisher.publish(KEY, STRUCT, {"value": value})
-
-
-def values(collector: FakeCollector) -> list[int]:
-    return [attributes["value"] for _, _, attributes in collector.records]
 
 
 class TestBatching:
@@ -286,15 +267,18 @@ class TestLosses:
 
 
 class TestRestartOfTheCollector:
-    def test_one_that_lost_everything_gets_a_new_epoch_of_what_is_left(
+    def test_one_that_lost_what_was_durable_gets_a_new_epoch_of_what_is_left(
         self, collector: FakeCollector, publisher_to: PublisherTo
     ) -> None:
         restarts: list[int] = []
         publisher = publisher_to(
-            collector.address, batch_records=1, epoch=5, on_restart=restarts.append
+            collector.address,
+            batch_records=1,
+            epoch=5,
+            on_restart=restarts.append,
         )
         publish(publisher, 3)
-        publisher.flush(PATIENCE)
+        publisher.flush(PATIENCE, durable=True)
         collector.stop()
         collector.forget()
         collector.start()
@@ -308,13 +292,13 @@ class TestRestartOfTheCollector:
         assert publisher.counters.restarts == 1
         assert publisher.counters.forgotten == 3
 
-    def test_one_that_lost_the_newest_batches_does_too(
+    def test_one_that_lost_some_of_it_does_too(
         self, collector: FakeCollector, publisher_to: PublisherTo
     ) -> None:
         publisher = publisher_to(collector.address, batch_records=1, epoch=5)
         publish(publisher, 5)
-        publisher.flush(PATIENCE)
-        collector.forget(down_to=3)
+        publisher.flush(PATIENCE, durable=True)
+        collector.last = 3
 
         publish(publisher, 1, first=5)
         publisher.flush(PATIENCE)
@@ -710,10 +694,22 @@ class TestWhatPublishRefuses:
             ({"source": ""}, "source '' must have 1 to 256 bytes"),
             ({"source": "x" * 257}, "must have 1 to 256 bytes"),
             ({"address": "nonsense"}, "cannot connect to 'nonsense'.*write tcp://<host>:<port>"),
-            ({"when_full": "explode"}, "when_full is 'block' or 'raise'"),
+            ({"when_full": "explode"}, "when_full is 'block', 'raise' or 'drop_oldest'"),
             ({"window": 0}, "at least 1"),
+            ({"heartbeat": 0}, "heartbeat is above 0"),
+            ({"durable_timeout": -1}, "durable_timeout and spool_sync not below"),
+            ({"spool": "here", "acknowledged": False}, "a spool needs acknowledgement"),
         ],
-        ids=["no-source", "long-source", "address", "when_full", "window"],
+        ids=[
+            "no-source",
+            "long-source",
+            "address",
+            "when_full",
+            "window",
+            "heartbeat",
+            "durable_timeout",
+            "spool",
+        ],
     )
     def test_settings(self, settings: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
