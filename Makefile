@@ -1,12 +1,16 @@
 # make demo    a collector, a small network that reports to it, and what it makes of it
 # make test    everything that must hold: style, types, tests, the core under sanitizers
 # make bench   how fast it is, beside plain Python and the bare transport
+# make crash   kill a collector again and again: nothing may be lost, nothing be there twice
+# make soak    half of its full speed for long, while keys come and go
 
 PYTHON ?= python3
 BIN := .venv/bin
 SECONDS ?= 60
+ROUNDS ?= 100
+MINUTES ?= 20
 
-.PHONY: demo test check bench sanitize fuzz dist conf clean missing
+.PHONY: demo test check bench crash soak sanitize fuzz dist conf clean missing
 
 demo: .venv/ready
 	$(BIN)/python -m collectord.demo
@@ -21,6 +25,14 @@ check: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
+
+# SEED=… for the seed of an earlier run.
+crash: .venv/ready
+	$(BIN)/python -m tests.crash --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+# Writes docs/soak.md and docs/soak.svg.
+soak: .venv/ready
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 # The core's makefile is told its Python: with `make -j` it may be read before there is one.
 CORE_TESTS = $(MAKE) -C tests/core PYTHON=$(abspath $(BIN)/python)

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import apply, close, load, memory, query, stream, transport
+from benchmarks import apply, close, load, memory, query, snapshot, stream, transport
 from benchmarks.report import Report, machine
 
 BENCHMARKS: dict[str, Callable[[Report, load.Scale], None]] = {
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[Report, load.Scale], None]] = {
     "transport": transport.run,
     "query": query.run,
     "stream": stream.run,
+    "snapshot": snapshot.run,
 }
 
 

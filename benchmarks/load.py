@@ -37,6 +37,7 @@ class Scale:
     requests: int = 2_000
     seconds: float = 2.0
     """Length of a round that has no natural end."""
+    snapshot_interval: float = 10.0
 
 
 QUICK = Scale(
@@ -48,6 +49,7 @@ QUICK = Scale(
     messages=4_000,
     requests=50,
     seconds=0.3,
+    snapshot_interval=1.0,
 )
 """To see that all of it works; its figures mean nothing."""
 

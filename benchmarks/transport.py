@@ -36,6 +36,8 @@ class Sender:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.connect(endpoint)
         self._source = source
+        self.durable = 0
+        """The last number that is saved for good, as far as the collector has told."""
         self._epoch = time.time_ns() // 1000
         self._seq = 0
 
@@ -69,16 +71,29 @@ class Sender:
         self._send(b"", 0)
         self._acknowledged()
 
+    def await_durable(self, timeout: float = 120.0) -> None:
+        """Wait until all that was sent is saved for good."""
+        last, end = self._seq, time.monotonic() + timeout
+        while self.durable < last:
+            if time.monotonic() > end:
+                raise AssertionError(f"batch {last} is not durable, {self.durable} is")
+            self._send(b"", 0)
+            self._acknowledged()
+            time.sleep(0.1)
+
     def _send(self, body: bytes, count: int) -> None:
         self._seq += 1
         batch = load.batch(body, count, source=self._source, epoch=self._epoch, seq=self._seq)
         self._socket.send(batch)
 
     def _acknowledged(self) -> int:
-        answer: dict[str, Any] = wire.decode(self._socket.recv())
-        if "applied" not in answer:
-            raise AssertionError(f"the collector refused a batch: {answer}")
-        return int(answer["applied"])
+        while True:
+            answer: dict[str, Any] = wire.decode(self._socket.recv())
+            if "applied" not in answer:
+                raise AssertionError(f"the collector refused a batch: {answer}")
+            self.durable = answer["durable"]
+            if "duplicate" not in answer:  # else it only tells what is durable by now
+                return int(answer["applied"])
 
 
 def run(report: Report, scale: load.Scale) -> None:
@@ -142,7 +157,7 @@ def measure_publisher(report: Report, scale: load.Scale, collector: Collector) -
         for number in range(scale.keys)
     ]
     rates: list[float] = []
-    with Publisher("publisher", collector.ingest) as publisher:
+    with Publisher("publisher", collector.ingest, durable_timeout=0) as publisher:
         for _ in range(scale.rounds):
             with nothing_lost(collector, len(records)):
                 start = time.perf_counter()

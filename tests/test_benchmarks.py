@@ -20,6 +20,12 @@ FIGURES = {
     ],
     "query": ["get, told by 3 sources, idle: p50", "get while ingest runs at full speed: p99"],
     "stream": ["received by one subscriber"],
+    "snapshot": [
+        "longest wait of a read while",
+        "batches of 1,000, 8,000 series: cost of saving",
+        "restart to serving",
+        "on disk, for a series",
+    ],
 }
 
 
