@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 MESSAGES_AT_ONCE = 512
 BYTES_AT_ONCE = 4 << 20
 """A drain ends here, so that what came first doesn't wait long for its answer."""
-MESSAGES_WAITING = 1000
-"""Messages of one peer that may wait before its connection does; with a hundred, short ones came a
-fifth slower."""
-BYTES_WAITING = 32 << 20
-"""About as many bytes of one peer may wait. libzmq counts messages: where they are large, fewer."""
+MESSAGES_WAITING = 128
+"""Messages of one peer that may wait before its connection does. libzmq counts messages, not bytes,
+so the fewer the better; with a thousand, short ones come a tenth faster, with 64 a fifth slower. It
+can't be changed under way: a connection whose bound shrinks below what has passed may stand still.
+"""
 TURN_MS = 500
 """The thread looks around at least this often, also when nothing comes."""
 SPOKEN = ("applied", "duplicate")
@@ -78,8 +78,6 @@ class Ingest:
         self._access = access if access is not None and access.secured else None
         self._peers: dict[int, bytes] = {}
         """Over which connection a source was last heard that wants answers."""
-        self._waiting = MESSAGES_WAITING
-        self._larger_until = 0
         self._clock = clock
         self._on_failure = on_failure
         self._socket = context.socket(zmq.ROUTER)
@@ -170,8 +168,6 @@ class Ingest:
                     speakers.append(self._access.speaker(frame))
         except zmq.Again:
             pass  # nothing more has come
-        if taken:
-            self._bound_waiting(size, batches)
         outcomes = self._engine.apply_many(
             batches, self._clock.wall(), self._clock.steady(), speakers
         )
@@ -179,21 +175,6 @@ class Ingest:
             if outcome is not None:
                 self._settle(identities[at], at in delimited, outcome)
         return taken
-
-    def _bound_waiting(self, size: int, batches: list[bytes]) -> None:
-        """Let as many messages wait as keep within the bytes, going by the largest of late."""
-        wanted = MESSAGES_WAITING
-        if size > BYTES_WAITING // MESSAGES_WAITING:
-            largest = max(map(len, batches), default=0)
-            wanted = min(max(BYTES_WAITING // max(largest, 1), 2), MESSAGES_WAITING)
-        now = self._clock.steady()
-        if wanted <= self._waiting:
-            self._larger_until = now + QUIET
-        elif now < self._larger_until:
-            return
-        if wanted != self._waiting:
-            self._waiting = wanted
-            self._socket.setsockopt(zmq.RCVHWM, wanted)
 
     def _tell_silent(self) -> None:
         """Sources that send nothing now hear, too, of what has become durable."""

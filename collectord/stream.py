@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -36,15 +35,9 @@ EVENTS_AT_ONCE = 100
 """Subscriptions that are looked at before others on the loop have their turn."""
 GIVE_WAY = 16
 LINGER = 1000
-BYTES_WAITING = 32 << 20
-"""About as many bytes wait for a subscriber that doesn't read. libzmq counts messages: how many
-these are goes by the size that they have of late."""
-SMALLEST = 1 << 10
-"""Bytes that a message is taken to have at least."""
-FEWEST = 8
-"""Messages that may wait in any case."""
-OF_LATE = 64
-"""Messages after which a size of late has become another one, mostly."""
+MESSAGES_WAITING = 1000
+"""Messages that wait for a subscriber that doesn't read; those beyond are lost to it. It can't be
+changed under way: libzmq would never send again to whom it has sent more than a lower bound."""
 BIND_AGAIN = 0.05
 """Seconds until an endpoint that was just given back is tried again."""
 
@@ -72,8 +65,6 @@ class Stream:
         self._context = context
         self._access = access
         self._disconnect = asyncio.Event()
-        self._mean_size = float(SMALLEST)
-        self._waiting = 0
         self._socket = self._new_socket("[" in endpoint)
         try:
             self._socket.bind(endpoint)
@@ -123,8 +114,7 @@ class Stream:
         socket.setsockopt(zmq.LINGER, LINGER)
         socket.setsockopt(zmq.MAXMSGSIZE, 2 * wire.KEY_BYTES)
         socket.setsockopt(zmq.IPV6, ipv6)
-        self._waiting = _waiting(self._mean_size)
-        socket.setsockopt(zmq.SNDHWM, self._waiting)
+        socket.setsockopt(zmq.SNDHWM, MESSAGES_WAITING)
         if self._access is not None:
             self._access.serve_socket(socket, "stream")
         return socket
@@ -198,18 +188,5 @@ class Stream:
             else:
                 message["deleted"] = True
             body = wire.encode_view(message)
-            self._bound_waiting(len(topic) + len(body))
             await self._socket.send_multipart([topic, body])
             self.counters["published"] += 1
-
-    def _bound_waiting(self, size: int) -> None:
-        self._mean_size += (max(size, SMALLEST) - self._mean_size) / OF_LATE
-        waiting = _waiting(self._mean_size)
-        if waiting != self._waiting:
-            self._waiting = waiting
-            self._socket.setsockopt(zmq.SNDHWM, waiting)
-
-
-def _waiting(size: float) -> int:
-    """How many messages of about that size may wait: a power of two, so that it seldom changes."""
-    return max(1 << max(int(math.log2(BYTES_WAITING / size)), 0), FEWEST)

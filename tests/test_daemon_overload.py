@@ -15,7 +15,7 @@ from daemon import STRUCT, Daemon, new_key, until
 
 RECORDS = 20_000
 MESSAGES = 400
-MOST_WAITING = 200 << 20
+MOST_WAITING = 400 << 20
 """Of nearly 900 MB that are sent as fast as they go."""
 
 

@@ -228,8 +228,8 @@ def test_subscriptions_are_counted_and_end(daemon: Daemon) -> None:
 
 
 def test_a_subscriber_that_does_not_read_slows_nobody_and_fills_no_memory() -> None:
-    """Of 200 MiB, the one that reads gets all, and little waits for the one that doesn't."""
-    keys, size, rounds = [new_key("ObjectDeadTable") for _ in range(100)], 128 << 10, 17
+    """Of 500 MiB, the one that reads gets all, and little waits for the one that doesn't."""
+    keys, size, rounds = [new_key("ObjectDeadTable") for _ in range(100)], 128 << 10, 40
     with (
         Daemon() as daemon,
         daemon.source() as source,
@@ -255,5 +255,5 @@ def test_a_subscriber_that_does_not_read_slows_nobody_and_fills_no_memory() -> N
                 peaks.append(daemon.ask("status")["memory"]["resident_peak"])
 
         # The first round has built up the state itself, and what it takes to publish it.
-        assert peaks[-1] - peaks[0] < 64 << 20
+        assert peaks[-1] - peaks[0] < 200 << 20
         assert dead.poll(0)
