@@ -20,6 +20,8 @@ class Batch:
     """For records without a time of their own, microseconds."""
     emptied: bool = False
     """Its records were refused, or dropped: only its number is sent."""
+    stands_in: bool = False
+    """It has only a number, that of one let go which the collector turns out to lack."""
     spooled: bool = False
     attempts: int = 0
     answered: bool = False

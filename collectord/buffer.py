@@ -15,6 +15,7 @@ that has crashed may have come to different numbers, and pass over by them what 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import socket
 import threading
@@ -249,6 +250,24 @@ class Buffer:
             self._emptied_to = number
             self._durable = min(self._durable, number)
 
+    def stand_in(self, number: int) -> None:
+        """The collector has lost what is after this number, some of which was let go here.
+
+        Empty batches take the places of those, so that all others keep their numbers: a part of the
+        collector may have them, and knows them by these.
+        """
+        with self.lock:
+            self._waiting.extendleft(reversed(self._kept))
+            self._kept.clear()
+            first = self._first_waiting()
+            for _ in range(self.released - number):
+                batch = Batch(-1, first, 0, b"", now(), emptied=True, stands_in=True)
+                self._waiting.appendleft(batch)
+                self.bytes += BATCH_COST
+            self.released = self.acknowledged = self._emptied_to = number
+            self.in_flight = 0
+            self._durable = min(self._durable, number)
+
     def number_anew(self) -> None:
         """A new epoch, which begins at 1 with the oldest batch that is here."""
         with self.lock:
@@ -320,13 +339,17 @@ class Buffer:
     def kept(self) -> list[Batch]:
         """Every batch that is here, oldest first."""
         with self.lock:
-            return [*self._kept, *self._waiting]
+            return [batch for batch in (*self._kept, *self._waiting) if not batch.stands_in]
 
     def mark(self) -> tuple[int, int]:
-        """``released``, and the index of the first batch after it."""
+        """The number before the oldest batch that has a place, and its index."""
         with self.lock:
-            oldest = self._kept or self._waiting
-            return self.released, oldest[0].index if oldest else self._next_index
+            released = self.released
+            for batch in itertools.chain(self._kept, self._waiting):
+                if not batch.stands_in:
+                    return released, batch.index
+                released += 1
+            return released, self._next_index
 
     # ---- the end --------------------------------------------------------------------------------
 

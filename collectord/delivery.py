@@ -45,6 +45,9 @@ RETURN_SPREAD = 0.5
 GREETING_AFTER = 0.3
 """Seconds after which a new connection on which nothing was sent gets an empty batch."""
 
+STAND_INS = 10_000
+"""Empty batches that are sent in place of those that the collector lacks and nobody has."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -363,10 +366,15 @@ class Sender(threading.Thread):
             self._start_over()
             return
         lost = max(0, self._buffer.released - last)
-        logger.warning("%s has lost %d acknowledged batches; a new epoch", self._address, lost)
-        self._buffer.count("restarts")
         self._buffer.count("forgotten", lost)
-        self._begin_epoch()
+        if 0 < last < self._buffer.released and lost <= STAND_INS:
+            logger.warning("%s has lost %d batches that are not here any more", self._address, lost)
+            self._buffer.stand_in(last)
+            self._start_over()
+        else:
+            logger.warning("%s has lost %d acknowledged batches; a new epoch", self._address, lost)
+            self._buffer.count("restarts")
+            self._begin_epoch()
         if self._on_restart:
             self._on_restart(lost)
 
@@ -422,7 +430,7 @@ class Sender(threading.Thread):
             while self._monitor.recv_multipart(zmq.DONTWAIT):
                 events += 1
         self._buffer.count("disconnects", events)
-        if events and self._acknowledged:
+        if events:  # libzmq would not come back from a key that was refused
             self._start_over(RETURN_SPREAD)
 
     def _connect(self) -> None:

@@ -43,9 +43,9 @@ SPOKEN = ("applied", "duplicate")
 """What becomes of batches of a source's newest run: it is told there what has become durable."""
 QUIET = 1_000_000
 """Microseconds after which a source is silent, and is told by itself what has become durable."""
-REFUSED_ANSWERED_FROM = 128 << 20
-"""Up to this size (bytes) a message is received, only to be answered with ``too_large``; the peer
-of a larger one is disconnected by libzmq before it is in memory."""
+RECEIVED = 8
+"""Times ``message_size`` a message is still received, only to be answered with ``too_large``; the
+peer of a larger one is disconnected by libzmq before it is in memory."""
 ANSWERS_WAITING = 10_000
 """Answers that may wait for one peer, more than one that reads ever lets wait: libzmq's own bound
 of 1,000 is passed where a peer sends a burst, and its answers come at once."""
@@ -84,7 +84,7 @@ class Ingest:
         self._socket.setsockopt(zmq.LINGER, LINGER)
         self._socket.setsockopt(zmq.RCVHWM, MESSAGES_WAITING)
         self._socket.setsockopt(zmq.SNDHWM, ANSWERS_WAITING)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, max(message_size, REFUSED_ANSWERED_FROM))
+        self._socket.setsockopt(zmq.MAXMSGSIZE, RECEIVED * message_size)
         # Without it, an answer to a peer that is gone or doesn't read would vanish uncounted.
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.IPV6, "[" in endpoint)

@@ -259,7 +259,7 @@ class Directory:
             ) from error
         except MemoryError as error:
             raise SnapshotError(
-                f"{path} doesn't fit in memory; raise LIMITS.bytes, or move the file away"
+                f"{path} doesn't fit in memory; give the collector more, or move the file away"
             ) from error
         except ValueError as error:
             raise DamagedError(0, f"its checksums are right, its contents are not: {error}") from (

@@ -28,8 +28,8 @@ SHARE = 4
 """At most one part in so many of the time goes into saving: a slow disk is asked less often."""
 LOOK = 0.5
 """Seconds between two looks at whether the next snapshot is due, as its interval may change."""
-HANGS = 60_000_000
-"""Microseconds after which a snapshot that is under way is called a problem."""
+HANGS = 60.0
+"""Seconds after which a snapshot that is under way is called a problem."""
 
 
 def directory(settings: Settings, environ: Mapping[str, str]) -> Path | None:
@@ -82,6 +82,8 @@ class State:
         self._clock = clock
         self._loaded: Snapshot | None = None
         self._last: Snapshot | None = None
+        self._put_off_since = 0
+        """Since when no snapshot can be made, by the wall clock; 0 while one can."""
         self._saved_state: object = None
         """What the engine had counted and held when the last snapshot was about to be made."""
         self._error: str | None = None
@@ -194,6 +196,7 @@ class State:
         finally:
             self._took = time.monotonic() - self._begun
             self._under_way_since = 0
+        self._put_off_since = 0 if snapshot else self._put_off_since or self._clock.wall()
         if snapshot is not None:
             self._saved_state = state
             self._saved(snapshot)
@@ -255,7 +258,13 @@ class State:
         if self._error is not None:
             since = logs.iso(self._failing_since)
             problems.append(f"state can't be saved since {since}: {self._error}")
-        if self._under_way_since and self._clock.wall() - self._under_way_since > HANGS:
+        if self._under_way_since and time.monotonic() - self._begun > HANGS:
             since = logs.iso(self._under_way_since)
             problems.append(f"a snapshot is under way since {since}: the disk is slow, or hangs")
+        if self._put_off_since:
+            since = logs.iso(self._put_off_since)
+            problems.append(
+                f"no snapshot can be made since {since}: sources still send what a run with "
+                "another DEFAULT.partitions has in part"
+            )
         return problems

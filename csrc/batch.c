@@ -456,14 +456,19 @@ static void free_arrays(struct batch *batch)
     batch_init(batch, batch->memory);
 }
 
-void batch_clear(struct batch *batch)
+void batch_drop_blocks(struct batch *batch)
 {
-    const size_t usual = 16384;
     for (uint32_t at = 0; at < batch->attribute_count; at++) {
         struct attribute_in *attribute = &batch->attributes[at];
         memory_free(batch->memory, attribute->block, attribute->value_length);
         attribute->block = NULL;
     }
+}
+
+void batch_clear(struct batch *batch)
+{
+    const size_t usual = 16384;
+    batch_drop_blocks(batch);
     batch->record_count = batch->attribute_count = 0;
     if (batch->record_capacity > usual || batch->attribute_capacity > usual)
         free_arrays(batch);

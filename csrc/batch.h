@@ -127,7 +127,10 @@ enum batch_status batch_read_more(struct batch *batch, const uint8_t *message, s
 /* Take away all but the first records and attributes. */
 void batch_rewind(struct batch *batch, uint32_t records, uint32_t attributes);
 
-/* Free the copies of values that were not handed on, and arrays that one big batch made big. */
+/* Free the copies of values that were not handed on. */
+void batch_drop_blocks(struct batch *batch);
+
+/* The same, and take away all records; arrays that one big batch made big are freed. */
 void batch_clear(struct batch *batch);
 void batch_free(struct batch *batch);
 

@@ -109,6 +109,27 @@ static enum outcome_status judge(const struct source *source, const struct batch
     return batch->seq == *last + 1 ? OUTCOME_APPLIED : OUTCOME_RESYNC;
 }
 
+/* A source that holds less than a partition has of it lost the rest: what comes under those numbers
+ * is new, and no partition may pass over it. */
+static void believe_newest(struct engine *engine, struct source *source)
+{
+    const struct batch *batch = &engine->batch;
+    struct replay *replay = &engine->replay;
+    bool is_less = batch->has_seq && batch->has_newest && batch->epoch == source->epoch &&
+                   source->ahead > source->seq && batch->newest < source->ahead;
+    if (!is_less)
+        return;
+    size_t id = (size_t)(source - engine->sources);
+    for (uint32_t partition = 0; partition < replay->partitions; partition++) {
+        uint64_t *seq = &replay->seqs[(size_t)partition * replay->sources + id];
+        *seq = *seq < batch->newest ? *seq : batch->newest;
+    }
+    if (batch->newest > source->seq)
+        source->ahead = batch->newest;
+    else
+        engine_end_replay(engine, source);
+}
+
 /* Whether who sent the message may speak for the source of the batch. */
 static bool may_speak(const struct speaker *speaker, const struct batch *batch)
 {
@@ -247,9 +268,10 @@ static void commit(struct engine *engine, uint32_t number)
     }
 }
 
-/* Take away what was made for a batch that is not going to be applied. */
+/* Take away what was made for a batch that is not going to be applied, or not yet. */
 static void abandon(struct engine *engine)
 {
+    batch_drop_blocks(&engine->batch);
     for (uint32_t number = 0; number < engine->partition_count; number++)
         sweep(engine, number);
 }
@@ -345,6 +367,10 @@ static void move_on(struct engine *engine, struct source *source, struct outcome
 static void apply_batch(struct engine *engine, struct moment now, struct outcome *outcome)
 {
     const struct batch *batch = &engine->batch;
+    if (batch->has_seq && batch->seq != 1 && !engine_has_source(engine)) {
+        outcome->status = OUTCOME_RESYNC; /* and nobody has to make way for it yet */
+        return;
+    }
     struct source *source = engine_source(engine);
     if (source == NULL) {
         refuse(outcome, OUTCOME_OVERLOADED,
@@ -357,9 +383,9 @@ static void apply_batch(struct engine *engine, struct moment now, struct outcome
     engine_return(engine, source);
     outcome->source = (uint32_t)(source - engine->sources);
     outcome->durable = source->durable;
+    believe_newest(engine, source);
     outcome->status = judge(source, batch, &outcome->last);
-    if ((outcome->status == OUTCOME_APPLIED && apply_next(engine, source, now, outcome)) ||
-        (outcome->status == OUTCOME_RESYNC && is_new)) {
+    if (outcome->status == OUTCOME_APPLIED && apply_next(engine, source, now, outcome)) {
         if (is_new)
             engine_forget(engine, source);
         else if (outcome->status == OUTCOME_OVERLOADED)
@@ -493,7 +519,7 @@ void engine_apply(struct engine *engine, const struct message *messages, size_t 
  * refused meanwhile has not had the time to come again. */
 static bool is_waiting(struct engine *engine, const struct partition *partition, uint64_t steady)
 {
-    if (atomic_load_explicit(&engine->limits.waiting, memory_order_relaxed))
+    if (atomic_load_explicit(&engine->limits.waiting, memory_order_acquire))
         return true;
     uint64_t from = atomic_load_explicit(&engine->closes_from, memory_order_relaxed);
     if (from == TO_BE_SET) {

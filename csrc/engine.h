@@ -136,7 +136,8 @@ struct engine {
     uint32_t awaited; /* sources that are not settled yet, see limits.waiting */
     bool held_back;   /* a batch was refused meanwhile, and will come again */
     atomic_uint_fast64_t closes_from; /* steady time until which it may; TO_BE_SET */
-    bool saving;      /* a snapshot is being made: ids stay what they are */
+    bool saving;      /* a snapshot is being made */
+    bool copying;     /* and is not copied out yet: no source goes, ids stay what they are */
     bool untold;      /* some source may not know yet what is durable */
     struct replay replay;
     struct names aggtypes; /* <struct>-<attribute>; its tag is an id in aggtype_texts, or -1 */
@@ -167,6 +168,9 @@ int engine_take_aggtypes(struct engine *engine, bool commits);
 uint64_t engine_advance(struct engine *engine, uint32_t partition, struct moment now);
 
 /* ---- sources (sources.c) --------------------------------------------------------------------------- */
+
+/* Whether the source of the batch is known. */
+bool engine_has_source(const struct engine *engine);
 
 /* The source of the batch, made if need be; NULL where there is no memory, or no room for one
  * more. The longest gone makes way. */

@@ -93,6 +93,8 @@ struct ewm {
     uint32_t samples;
 };
 
+_Static_assert(sizeof(struct ewm) <= DETECTOR_BYTES, "what is saved has room for it");
+
 static unsigned is_quiet(double sigma)
 {
     return fabs(sigma) < 0.5;

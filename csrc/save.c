@@ -9,8 +9,16 @@ enum {
     LINE = 64,
     SERIES_ROOM = 1400, /* all of a series but its lanes */
     LANE_ROOM = 128,
+    NUMBER_ROOM = 9, /* of any number */
     SLOT_ROOM = 2 * MSGPACK_HEAD_ROOM + INLINE_VALUE
 };
+
+_Static_assert(SERIES_ROOM >= 3 * MSGPACK_HEAD_ROOM + SERIES_FIELDS * NUMBER_ROOM +
+                                  ALGORITHMS * DETECTOR_BYTES +
+                                  RING * (BIN_FIELDS + BIN_EXTREMES) * NUMBER_ROOM,
+               "all of a series fits");
+_Static_assert(LANE_ROOM >= 3 * MSGPACK_HEAD_ROOM + RING * (MSGPACK_HEAD_ROOM + NUMBER_ROOM),
+               "all of a lane fits");
 
 struct saving {
     const struct engine *engine;
@@ -328,9 +336,13 @@ static bool knows_positions(struct engine *engine)
         return true;
     for (uint32_t id = 0; id < engine->source_names.count; id++) {
         struct source *source = &engine->sources[id];
-        /* One that is gone may never come. If it does, it tells all of its state anyhow. */
-        if (engine_knows(engine, id) && source->gone && source->ahead > source->seq)
+        /* One that is gone may never come. If it does, it tells all of its state anyhow; what some
+         * partition has counts as what all have, so that nothing is counted twice. */
+        if (engine_knows(engine, id) && source->gone && source->ahead > source->seq) {
+            uint64_t ahead = source->ahead;
             engine_end_replay(engine, source);
+            source->seq = ahead;
+        }
     }
     return replay->behind == 0;
 }
@@ -344,7 +356,8 @@ bool engine_begin_save(struct engine *engine)
         source->saving_epoch = source->epoch;
         source->saving_seq = source->seq;
     }
-    engine->saving = engine->saving || can;
+    if (can)
+        engine->saving = engine->copying = true;
     pthread_mutex_unlock(&engine->ingest);
     return can;
 }
@@ -438,6 +451,7 @@ void engine_save_head(struct engine *engine, struct moment now, struct msgpack_w
     save_sources(engine, writer);
     save_gone(engine, writer);
     save_aggtypes(engine, writer);
+    engine->copying = false; /* what is left is to get it to the disk, which may take its time */
     pthread_mutex_unlock(&engine->ingest);
 }
 
@@ -457,7 +471,7 @@ void engine_end_save(struct engine *engine, bool durable)
     for (uint32_t id = 0; durable && id < engine->source_names.count; id++)
         if (engine_knows(engine, id) && make_durable(&engine->sources[id]))
             engine->untold = true;
-    engine->saving = false;
+    engine->saving = engine->copying = false;
     names_recycle(&engine->source_names, &engine->memory);
     pthread_mutex_unlock(&engine->ingest);
 }

@@ -31,6 +31,7 @@ enum {
     IDLE_MS = 60000,     /* silence after which empty periods close */
     ALGORITHMS = 16,     /* on one metric */
     ALGORITHM_NAME = 64, /* bytes, its end included */
+    DETECTOR_BYTES = 40, /* of a detector's state, at most */
     METRIC_NAME = 258    /* <struct>-<attribute> and its end */
 };
 

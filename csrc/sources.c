@@ -40,7 +40,7 @@ void engine_forget(struct engine *engine, struct source *source)
         engine_end_replay(engine, source);
     (void)engine_settle_one(engine, source);
     names_drop(&engine->source_names, (uint32_t)(source - engine->sources));
-    if (!engine->saving) /* else a snapshot may know it by its id */
+    if (!engine->copying) /* else a snapshot may know it by its id */
         names_recycle(&engine->source_names, &engine->memory);
 }
 
@@ -58,17 +58,31 @@ static int reserve_source(struct engine *engine)
     return 0;
 }
 
+/* The id of the batch's source, and the hash of its name; NONE. */
+static uint32_t find_source(const struct engine *engine, uint32_t *hash)
+{
+    const struct names *names = &engine->source_names;
+    const struct batch *batch = &engine->batch;
+    *hash = names_hash(names, batch->source, batch->source_length);
+    return names_find(names, *hash, batch->source, batch->source_length);
+}
+
+bool engine_has_source(const struct engine *engine)
+{
+    uint32_t hash;
+    return find_source(engine, &hash) != NONE;
+}
+
 struct source *engine_source(struct engine *engine)
 {
     struct names *names = &engine->source_names;
     const struct batch *batch = &engine->batch;
-    uint32_t hash = names_hash(names, batch->source, batch->source_length);
-    uint32_t id = names_find(names, hash, batch->source, batch->source_length);
+    uint32_t hash, id = find_source(engine, &hash);
     if (id != NONE)
         return &engine->sources[id];
-    /* While a snapshot is being made none is forgotten: parts of it may speak of each. */
+    /* While a snapshot is copied out none is forgotten: parts of it may speak of each. */
     if (names->index.used >= engine->source_limit && engine->oldest_gone != NONE &&
-        !engine->saving && !engine->limits.holdings[engine->oldest_gone].leaving)
+        !engine->copying && !engine->limits.holdings[engine->oldest_gone].leaving)
         engine_forget(engine, &engine->sources[engine->oldest_gone]);
     if (names->index.used >= engine->source_limit || reserve_source(engine))
         return NULL;
@@ -90,7 +104,7 @@ bool engine_settle_one(struct engine *engine, struct source *source)
     engine->awaited--;
     if (engine->awaited == 0 && engine->held_back)
         atomic_store(&engine->closes_from, TO_BE_SET);
-    atomic_store_explicit(&engine->limits.waiting, engine->awaited > 0, memory_order_relaxed);
+    atomic_store_explicit(&engine->limits.waiting, engine->awaited > 0, memory_order_release);
     return engine->awaited == 0;
 }
 
@@ -236,9 +250,9 @@ void engine_expire(struct engine *engine, uint64_t steady, uint64_t timeout,
                    struct msgpack_writer *writer)
 {
     pthread_mutex_lock(&engine->ingest);
-    /* While a snapshot is made none goes: one that came back at once would leave what it had in
+    /* While a snapshot is copied out none goes: one that came back at once would leave what it had in
      * partitions that are saved already. */
-    bool leaving = mark_silent(engine, steady, engine->saving ? UINT64_MAX : timeout, writer);
+    bool leaving = mark_silent(engine, steady, engine->copying ? UINT64_MAX : timeout, writer);
     pthread_mutex_unlock(&engine->ingest);
     for (uint32_t number = 0; leaving && number < engine->partition_count; number++) {
         pthread_mutex_lock(&engine->ingest);

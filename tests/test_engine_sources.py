@@ -184,3 +184,67 @@ def test_a_source_that_sends_steadily_keeps_its_period_open_whatever_the_clock_s
         assert told.advance() == 0
     told.passes(1)
     assert told.advance() == 1
+
+
+def saved_at_different_moments(told: Told) -> Engine:
+    """A life in which the first partition has batches to 2, the others to 4; all of it summed."""
+    engine = told.engine
+    records = [[f"T:{number}", "S", {"a": 1}, START] for number in range(30)]
+    for seq in (1, 2):
+        told.batch("one", *records, epoch=9, seq=seq)
+    assert engine.begin_save()
+    parts = [engine.save_partition(0, START)]
+    for seq in (3, 4):
+        told.batch("one", *records, epoch=9, seq=seq)
+    parts += [engine.save_partition(part, START) for part in (1, 2)]
+    again = Told().engine
+    again.restore(engine.save_head(START).data, [part.data for part in parts], START)
+    return again
+
+
+def sums(engine: Engine) -> set[float | int | None]:
+    found = [engine.read(f"T:{number}") for number in range(30)]
+    return {state.staging for read in found if read for state in read[1]}
+
+
+def test_what_some_partitions_have_is_passed_over() -> None:
+    told = Told()
+    told.engine = saved_at_different_moments(told)
+    assert sums(told.engine) == {2, 4}
+    records = [[f"T:{number}", "S", {"a": 1}, START] for number in range(30)]
+    assert told.batch("one", epoch=9, seq=5).last == 2
+    for seq in (3, 4):
+        assert told.batch("one", *records, epoch=9, seq=seq, newest=4).applied == 30
+    assert sums(told.engine) == {4}
+
+
+def test_a_source_that_lost_its_end_is_not_passed_over_with_what_is_new() -> None:
+    """The machine died: its spool ends before what some partitions have."""
+    told = Told()
+    told.engine = saved_at_different_moments(told)
+    new = [[f"T:{number}", "S", {"a": 10}, START] for number in range(30)]
+    assert told.batch("one", epoch=9, seq=5, newest=2).last == 2
+    for seq in (3, 4):
+        told.batch("one", *new, epoch=9, seq=seq, newest=seq)
+    assert sums(told.engine) == {22, 24}, "and what came before the crash is there, too"
+
+
+def test_a_batch_that_waits_for_the_last_source_leaves_nothing_behind() -> None:
+    """It is prepared, refused, and, as nobody else is awaited, prepared again."""
+    told = Told()
+    told.batch("one", ["T:a", "S", {"a": 1}, START], epoch=9, seq=1)
+    assert told.engine.begin_save()
+    parts = [told.engine.save_partition(part, START) for part in range(3)]
+    head = told.engine.save_head(START)
+    held = []
+    for length in (1000, 100_000):
+        told.engine = Told().engine
+        told.engine.restore(head.data, [part.data for part in parts], START)
+        records = [
+            ["T:a", "S", {"text": "x" * length}, START],
+            ["T:a", "S", {"a": 1}, START + 20 * MINUTE],
+        ]
+        told.wall = told.steady = START + 20 * MINUTE
+        assert told.batch("one", *records, epoch=9, seq=2).applied == 2
+        held.append(told.engine.sizes()["bytes"])
+    assert held[1] - held[0] == 99_002, "the head of a long text has two bytes more"
