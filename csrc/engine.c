@@ -94,42 +94,6 @@ int engine_configure(struct engine *engine, const struct metric *metrics, uint32
 
 /* ---- judging ------------------------------------------------------------------------------------------- */
 
-/* Whether the batch is the next of its source; else what it is. */
-static enum outcome_status judge(const struct source *source, const struct batch *batch,
-                                 uint64_t *last)
-{
-    if (!batch->has_seq)
-        return OUTCOME_APPLIED;
-    if (source->numbered && batch->epoch < source->epoch)
-        return OUTCOME_STALE_EPOCH;
-    bool same_epoch = source->numbered && batch->epoch == source->epoch;
-    *last = same_epoch ? source->seq : 0;
-    if (batch->seq <= *last)
-        return OUTCOME_DUPLICATE;
-    return batch->seq == *last + 1 ? OUTCOME_APPLIED : OUTCOME_RESYNC;
-}
-
-/* A source that holds less than a partition has of it lost the rest: what comes under those numbers
- * is new, and no partition may pass over it. */
-static void believe_newest(struct engine *engine, struct source *source)
-{
-    const struct batch *batch = &engine->batch;
-    struct replay *replay = &engine->replay;
-    bool is_less = batch->has_seq && batch->has_newest && batch->epoch == source->epoch &&
-                   source->ahead > source->seq && batch->newest < source->ahead;
-    if (!is_less)
-        return;
-    size_t id = (size_t)(source - engine->sources);
-    for (uint32_t partition = 0; partition < replay->partitions; partition++) {
-        uint64_t *seq = &replay->seqs[(size_t)partition * replay->sources + id];
-        *seq = *seq < batch->newest ? *seq : batch->newest;
-    }
-    if (batch->newest > source->seq)
-        source->ahead = batch->newest;
-    else
-        engine_end_replay(engine, source);
-}
-
 /* Whether who sent the message may speak for the source of the batch. */
 static bool may_speak(const struct speaker *speaker, const struct batch *batch)
 {
@@ -383,8 +347,7 @@ static void apply_batch(struct engine *engine, struct moment now, struct outcome
     engine_return(engine, source);
     outcome->source = (uint32_t)(source - engine->sources);
     outcome->durable = source->durable;
-    believe_newest(engine, source);
-    outcome->status = judge(source, batch, &outcome->last);
+    outcome->status = engine_judge(engine, source, &outcome->last);
     if (outcome->status == OUTCOME_APPLIED && apply_next(engine, source, now, outcome)) {
         if (is_new)
             engine_forget(engine, source);

@@ -198,6 +198,10 @@ void engine_return(struct engine *engine, const struct source *source);
 void engine_heard(struct engine *engine, struct source *source, struct moment now,
                   struct outcome *outcome);
 
+/* Whether the batch is the next of its source, or else what it is; then `*last` is the number that it
+ * has come to. */
+enum outcome_status engine_judge(struct engine *engine, struct source *source, uint64_t *last);
+
 /* Nothing is awaited of the source any more; true where that is so of all sources now, and was not
  * before. */
 bool engine_settle_one(struct engine *engine, struct source *source);

@@ -169,6 +169,42 @@ void engine_free_replay(struct engine *engine)
     replay->seqs = replay->epochs = NULL;
 }
 
+/* A source that holds less than a partition has of it lost the rest: what comes under those numbers
+ * is new, and no partition may pass over it. */
+static void believe_newest(struct engine *engine, struct source *source)
+{
+    const struct batch *batch = &engine->batch;
+    struct replay *replay = &engine->replay;
+    bool is_less = batch->has_seq && batch->has_newest && batch->epoch == source->epoch &&
+                   source->ahead > source->seq && batch->newest < source->ahead;
+    if (!is_less)
+        return;
+    size_t id = (size_t)(source - engine->sources);
+    for (uint32_t partition = 0; partition < replay->partitions; partition++) {
+        uint64_t *seq = &replay->seqs[(size_t)partition * replay->sources + id];
+        *seq = *seq < batch->newest ? *seq : batch->newest;
+    }
+    if (batch->newest > source->seq)
+        source->ahead = batch->newest;
+    else
+        engine_end_replay(engine, source);
+}
+
+enum outcome_status engine_judge(struct engine *engine, struct source *source, uint64_t *last)
+{
+    const struct batch *batch = &engine->batch;
+    believe_newest(engine, source);
+    if (!batch->has_seq)
+        return OUTCOME_APPLIED;
+    if (source->numbered && batch->epoch < source->epoch)
+        return OUTCOME_STALE_EPOCH;
+    bool same_epoch = source->numbered && batch->epoch == source->epoch;
+    *last = same_epoch ? source->seq : 0;
+    if (batch->seq <= *last)
+        return OUTCOME_DUPLICATE;
+    return batch->seq == *last + 1 ? OUTCOME_APPLIED : OUTCOME_RESYNC;
+}
+
 /* ---- heard, or not ---------------------------------------------------------------------------------- */
 
 /* Remove what sources that are leaving have in one partition. */
