@@ -12,17 +12,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import load
 from benchmarks.close import longest_wait
-from benchmarks.processes import Collector, running_collector
+from benchmarks.processes import running_collector
 from benchmarks.query import Client
 from benchmarks.report import Report, at_most
 from benchmarks.transport import Sender
@@ -117,30 +116,32 @@ def longest_apply(engine: Engine, keys: int, work: Callable[[], object]) -> floa
 
 
 def measure_ingest(report: Report, scale: load.Scale, bodies: list[bytes], directory: Path) -> None:
-    snapshots = directory / "ingest"
+    """One collector, which is told again and again to save often, and then not to."""
+    snapshots, configuration = directory / "ingest", directory / "collector.conf"
     on, off, made = [], [], []
     interval = scale.snapshot_interval
-    with contextlib.ExitStack() as stack:
-        saving = stack.enter_context(
-            running_collector(
-                f"--SNAPSHOT.directory={snapshots}", f"--SNAPSHOT.interval={interval:g}"
-            )
-        )
-        plain = stack.enter_context(running_collector("--SNAPSHOT.directory="))
-        to_saving = stack.enter_context(Sender(saving.ingest, load.SOURCE))
-        to_plain = stack.enter_context(Sender(plain.ingest, load.SOURCE))
-        for sender in (to_saving, to_plain):
-            sender.send_batches(bodies, 1)
-        to_saving.await_durable()
+
+    def save_every(seconds: float) -> None:
+        configuration.write_text(f"[SNAPSHOT]\ndirectory={snapshots}\ninterval={seconds:g}\n")
+
+    save_every(interval)
+    with (
+        running_collector("--conf_file", str(configuration)) as collector,
+        Sender(collector.ingest, load.SOURCE) as sender,
+    ):
+        sender.send_batches(bodies, 1)
+        sender.await_durable()
         for _ in range(scale.few_rounds + 1):
-            with stopped(saving):
-                off.append(rate(to_plain, bodies, interval / 2))
-            with stopped(plain):
-                before = newest(snapshots)
-                on.append(rate(to_saving, bodies, interval))
-                made.append(newest(snapshots) - before)
-                if not made[-1]:
-                    raise AssertionError("no snapshot was made in time")
+            save_every(3600)
+            collector.process.send_signal(signal.SIGHUP)
+            off.append(rate(sender, bodies, interval / 2))
+            save_every(interval)
+            collector.process.send_signal(signal.SIGHUP)
+            before = newest(snapshots)
+            on.append(rate(sender, bodies, interval))
+            made.append(newest(snapshots) - before)
+            if not made[-1]:
+                raise AssertionError("no snapshot was made in time")
     what = f"batches of {load.BATCH:,}, {scale.series:,} series"
     report.add("snapshot", f"{what}: saved every {interval:g} s", "samples/s", on)
     report.add("snapshot", f"{what}: never saved", "samples/s", off)
@@ -156,16 +157,6 @@ def rate(sender: Sender, bodies: list[bytes], seconds: float) -> float:
     while time.perf_counter() - start < seconds:
         applied += sender.send_batches(bodies, 1)
     return applied * load.SAMPLES / (time.perf_counter() - start)
-
-
-@contextlib.contextmanager
-def stopped(collector: Collector) -> Iterator[None]:
-    """The collector does nothing while the block lasts."""
-    collector.process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        collector.process.send_signal(signal.SIGCONT)
 
 
 def snapshot_files(directory: Path) -> list[Path]:

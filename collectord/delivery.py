@@ -22,6 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from collectord import wire
 from collectord.batch import Batch
@@ -45,6 +46,11 @@ RETURN_SPREAD = 0.5
 GREETING_AFTER = 0.3
 """Seconds after which a new connection on which nothing was sent gets an empty batch."""
 
+REFUSALS = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+)
 STAND_INS = 10_000
 """Empty batches that are sent in place of those that the collector lacks and nobody has."""
 
@@ -102,8 +108,13 @@ class Sender(threading.Thread):
         self._beat_due = math.inf
         self._own_context = context is None
         self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context()
+        self._was_heard = self._has_complained = False
+        self._is_connecting = False
+        """The socket was told where to connect to: after a setback, not before its pause."""
         try:
-            self._connect()  # here, so that a wrong address is told to who gave it
+            self._new_socket()
+            self._socket.connect(address)  # here, so that a wrong one is told to who gave it
+            self._is_connecting = True
         except zmq.ZMQError as error:
             self._disconnect(0)
             if self._own_context:
@@ -182,6 +193,9 @@ class Sender(threading.Thread):
         if monotonic() < self._pause_until:
             self._save()
             return False
+        if not self._is_connecting:
+            self._socket.connect(self._address)
+            self._is_connecting = True
         if self._asking:
             self._save()
             return not self._asked and not self._ask()
@@ -276,6 +290,8 @@ class Sender(threading.Thread):
             self._take_in(answer)
 
     def _take_in(self, answer: Any) -> None:
+        if isinstance(answer, dict) and answer.get("expired"):
+            self._expired(answer["expired"])  # before anybody hears that his batch has arrived
         match answer:
             case {"error": {"code": str(code), "message": str(message)}}:
                 self._refused(code, message, answer.get("seq"))
@@ -290,8 +306,6 @@ class Sender(threading.Thread):
                     self._buffer.release(durable)
             case _:
                 raise self._stranger(answer)
-        if answer.get("expired"):
-            self._expired(answer["expired"])
 
     def _stranger(self, answer: Any) -> PublishError:
         return PublishError(f"{self._address} doesn't answer as a collector does: {answer!r:.200}")
@@ -347,6 +361,8 @@ class Sender(threading.Thread):
                 self._reject(
                     Rejection(batch.first, batch.records, number, None, code, message, None)
                 )
+            case "unauthorised" if self._was_heard:  # a key that was taken away may come back
+                self._complain("%s does not let this key send any more")
             case "stale_epoch":
                 raise StaleEpoch(f"another, newer run of {self._source} is publishing: {message}")
             case _:
@@ -401,6 +417,7 @@ class Sender(threading.Thread):
             ),
         )
         self._setbacks = self._silences = 0
+        self._was_heard, self._has_complained = True, False
         self._credit = min(2 * self._credit, self._window)
         self._expect_answer()
         self._buffer.acknowledge(number)
@@ -411,7 +428,8 @@ class Sender(threading.Thread):
     def _start_over(self, spread: float = 0.0) -> None:
         """Go on from the oldest batch on a new connection, a little later after each setback."""
         self._disconnect(0)
-        self._connect()
+        self._new_socket()
+        self._is_connecting = False
         self._asked = False
         self._credit = 1
         self._buffer.rewind()
@@ -425,15 +443,24 @@ class Sender(threading.Thread):
 
         ZeroMQ connects again by itself, but for a moment still takes batches for the old one.
         """
-        events = 0
+        events = []
         with contextlib.suppress(zmq.Again):
-            while self._monitor.recv_multipart(zmq.DONTWAIT):
-                events += 1
-        self._buffer.count("disconnects", events)
+            while True:
+                told = parse_monitor_message(self._monitor.recv_multipart(zmq.DONTWAIT))
+                events.append(told["event"])
+        self._buffer.count("disconnects", events.count(zmq.EVENT_DISCONNECTED))
+        if any(event in REFUSALS for event in events):
+            self._complain("%s refuses the connection: look at the keys on both sides")
         if events:  # libzmq would not come back from a key that was refused
             self._start_over(RETURN_SPREAD)
 
-    def _connect(self) -> None:
+    def _complain(self, what: str) -> None:
+        """Say what goes on for long once, until something was acknowledged again."""
+        if not self._has_complained:
+            logger.warning(what, self._address)
+        self._has_complained = True
+
+    def _new_socket(self) -> None:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.SNDHWM, self._window)
         # Without a connection nothing is taken: it waits here, where it is counted and bounded.
@@ -445,7 +472,7 @@ class Sender(threading.Thread):
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         monitoring = f"inproc://publisher-{id(self)}-{next(_connections)}"
-        self._socket.monitor(monitoring, zmq.EVENT_DISCONNECTED)
+        self._socket.monitor(monitoring, zmq.EVENT_DISCONNECTED | sum(REFUSALS))
         self._monitor = self._context.socket(zmq.PAIR)
         self._monitor.connect(monitoring)
         self._poller = zmq.Poller()
@@ -453,7 +480,6 @@ class Sender(threading.Thread):
         self._poller.register(self._monitor, zmq.POLLIN)
         if self._curve:
             self._curve.apply(self._socket)
-        self._socket.connect(self._address)
 
     def _disconnect(self, linger: float) -> None:
         self._socket.disable_monitor()

@@ -88,6 +88,7 @@ class Ingest:
         # Without it, an answer to a peer that is gone or doesn't read would vanish uncounted.
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.IPV6, "[" in endpoint)
+        self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)  # who lost power does not say so
         if access is not None:
             access.serve_socket(self._socket, "ingest")
         try:

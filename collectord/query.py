@@ -127,6 +127,7 @@ class Queries:
         self._socket.setsockopt(zmq.SNDHWM, REPLIES_WAITING)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.IPV6, "[" in endpoint)
+        self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)  # who lost power does not say so
         if access is not None:
             access.serve_socket(self._socket, "query")
         try:

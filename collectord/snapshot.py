@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ LOCK = "lock"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What a disk may say that is right otherwise; it is no reason not to start."""
 
-_NAME = re.compile(r"snapshot-(?P<number>\d{16})\.collectord(?P<rest>|\.tmp|\.damaged)", re.ASCII)
+_NAME = re.compile(r"snapshot-(?P<number>\d{16,})\.collectord(?P<rest>|\.tmp|\.damaged)", re.ASCII)
 
 
 class SnapshotError(Exception):
@@ -154,7 +155,11 @@ class Files:
 
     def read(self, path: Path) -> bytes:
         """All bytes of a file. Not mapped: a disk that can't be read would kill the process."""
-        return path.read_bytes()
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(file, "rb") as opened:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise OSError(errno.EINVAL, "it is no file")
+            return opened.read()
 
 
 class Directory:

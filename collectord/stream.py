@@ -114,6 +114,7 @@ class Stream:
         socket.setsockopt(zmq.LINGER, LINGER)
         socket.setsockopt(zmq.MAXMSGSIZE, 2 * wire.KEY_BYTES)
         socket.setsockopt(zmq.IPV6, ipv6)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)  # who lost power does not say so
         socket.setsockopt(zmq.SNDHWM, MESSAGES_WAITING)
         if self._access is not None:
             self._access.serve_socket(socket, "stream")

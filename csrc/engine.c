@@ -395,7 +395,8 @@ static void apply_message(struct engine *engine, struct message message, struct 
     outcome->seq = batch->seq;
     if (status == BATCH_OK && !may_speak(message.speaker, batch))
         refuse(outcome, OUTCOME_UNAUTHORISED,
-               "this key may not speak for that source (sources, in its file on the collector)");
+               "this key may not send, or not as that source (rights and sources, in its file on the "
+               "collector)");
     else if (status == BATCH_OK)
         apply_batch(engine, now, outcome);
     else

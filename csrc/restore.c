@@ -223,8 +223,7 @@ static bool restore_position(struct engine *engine, struct restoring *restoring,
     if (id == NONE)
         return true; /* it was forgotten meanwhile */
     const struct source *source = &engine->sources[id];
-    if (!source->numbered || epoch > source->epoch ||
-        (epoch == source->epoch && seq > source->ahead))
+    if (!source->numbered || (epoch == source->epoch && seq > source->ahead))
         return restore_broken(restoring, "a partition is ahead of the head");
     size_t at = (size_t)engine->replay.restored * engine->replay.sources + id;
     engine->replay.seqs[at] = seq;

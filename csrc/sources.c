@@ -196,7 +196,8 @@ enum outcome_status engine_judge(struct engine *engine, struct source *source, u
     believe_newest(engine, source);
     if (!batch->has_seq)
         return OUTCOME_APPLIED;
-    if (source->numbered && batch->epoch < source->epoch)
+    /* A run that is gone may have had a clock that was ahead: it locks nobody out. */
+    if (source->numbered && batch->epoch < source->epoch && !source->gone)
         return OUTCOME_STALE_EPOCH;
     bool same_epoch = source->numbered && batch->epoch == source->epoch;
     *last = same_epoch ? source->seq : 0;

@@ -329,7 +329,7 @@ class Model:
         source = self.told.setdefault(batch["source"], Source(now, steady))
         source.last_seen = now
         if "seq" in batch:
-            if source.epoch is not None and batch["epoch"] < source.epoch:
+            if source.epoch is not None and batch["epoch"] < source.epoch and not source.gone:
                 return Answer("stale_epoch", 0, 0, [])
             source.heard, source.gone = steady, False
             last = source.seq or 0 if batch["epoch"] == source.epoch else 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import socket
 import subprocess
 import sys
 import threading
@@ -715,3 +717,30 @@ class TestWhatPublishRefuses:
     def test_settings(self, settings: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             Publisher(**{"source": "host", "address": NOWHERE, **settings})
+
+
+def test_who_is_turned_away_at_once_comes_back_ever_later(publisher_to: PublisherTo) -> None:
+    """As by a balancer without a collector behind it, or where a key is not known."""
+    turned_away = 0
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def turn_away() -> None:
+            nonlocal turned_away
+            server.settimeout(0.1)
+            while not done.is_set():
+                with contextlib.suppress(TimeoutError):
+                    server.accept()[0].close()
+                    turned_away += 1
+
+        thread = threading.Thread(target=turn_away)
+        thread.start()
+        try:
+            publisher = publisher_to(f"tcp://127.0.0.1:{server.getsockname()[1]}")
+            publish(publisher, 1)
+            with pytest.raises(FlushTimeout):
+                publisher.flush(2)
+        finally:
+            done.set()
+            thread.join()
+    assert 1 < turned_away < 40
