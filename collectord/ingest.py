@@ -37,7 +37,7 @@ MESSAGES_WAITING = 128
 so the fewer the better; with a thousand, short ones come a tenth faster, with 64 a fifth slower. It
 can't be changed under way: a connection whose bound shrinks below what has passed may stand still.
 """
-TURN_MS = 500
+TURN_MS = 100
 """The thread looks around at least this often, also when nothing comes."""
 SPOKEN = ("applied", "duplicate")
 """What becomes of batches of a source's newest run: it is told there what has become durable."""
