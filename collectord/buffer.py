@@ -68,6 +68,8 @@ class Buffer:
         dropped. None without a spool."""
         self.renumbers = True
         """A batch in the spool that was never sent may be dropped with its number."""
+        self.awaits_durability = durable_timeout > 0
+        """Else acknowledged batches are let go wherever room is needed, as was asked for."""
         self._drops = drops
         self._durable_timeout = durable_timeout
         self._batch_records = batch_records
@@ -85,6 +87,7 @@ class Buffer:
         self._unprotected: tuple[int, int] | None = None
         """Of those let go that are not durable: the first record, and the last batch's number."""
         self._open: list[bytes] = []
+        self._open_records = 0
         self._open_bytes = 0
         self._open_time = 0
         self._open_due = 0.0
@@ -97,29 +100,42 @@ class Buffer:
 
     # ---- callers: taking records, and waiting ---------------------------------------------------
 
-    def put(self, record: bytes) -> int | Waiter:
-        """The record's number, or where there is no room, what tells when to try again."""
+    def put(self, records: bytes, count: int = 1) -> int | Waiter:
+        """The first record's number, or where there is no room, what tells when to try again.
+
+        Several records that are put together are not parted: they should fit into a batch.
+        """
         with self.lock:
             self._check()
-            if self.bytes + len(record) > self.bound and not self._make_room(len(record)):
+            if self.bytes + len(records) > self.bound and not self._make_room(len(records)):
                 return self._waiter()
-            if self._open and self._open_bytes + len(record) > self._batch_bytes:
+            if self._open and (
+                self._open_bytes + len(records) > self._batch_bytes
+                or self._open_records + count > self._batch_records
+            ):
                 self._seal()
             opened = not self._open
             if opened:
                 self._open_time = now()
                 self._open_due = time.monotonic() + self._batch_age
-            self._open.append(record)
-            self._open_bytes += len(record)
-            self.bytes += len(record)
+            self._open.append(records)
+            self._open_records += count
+            self._open_bytes += len(records)
+            self.bytes += len(records)
             number = self.counters.published
-            self.counters.published += 1
-            whole = len(self._open) >= self._batch_records or self._open_bytes >= self._batch_bytes
+            self.counters.published += count
+            whole = (
+                self._open_records >= self._batch_records or self._open_bytes >= self._batch_bytes
+            )
             if whole:
                 self._seal()
             if opened or whole:
                 self._ring()
             return number
+
+    def rows_of_a_batch(self, size: int) -> int:
+        """How many records of that many bytes fit into a batch."""
+        return max(1, min(self._batch_records, self._batch_bytes // max(size, 1)))
 
     def flushing(self, *, durable: bool = False) -> Iterator[Waiter]:
         """Yield what to wait for, again and again, until all taken so far is acknowledged."""
@@ -442,9 +458,9 @@ class Buffer:
             first = self._first_open()
             body = b"".join(self._open)
             self.bytes -= len(body)
-            self._append(Batch(self._next_index, first, len(self._open), body, self._open_time))
+            self._append(Batch(self._next_index, first, self._open_records, body, self._open_time))
             self._open = []
-            self._open_bytes = 0
+            self._open_records = self._open_bytes = 0
 
     def _append(self, batch: Batch) -> None:
         self._waiting.append(batch)
@@ -454,7 +470,7 @@ class Buffer:
             self.journal.append(batch)
 
     def _first_open(self) -> int:
-        return self.counters.published - len(self._open)
+        return self.counters.published - self._open_records
 
     def _first_waiting(self) -> int:
         return self._waiting[0].first if self._waiting else self._first_open()

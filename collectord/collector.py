@@ -26,6 +26,7 @@ import zmq.asyncio
 from collectord import __version__, logs, proxies, state
 from collectord.access import RIGHTS, Access
 from collectord.clock import Clock
+from collectord.descriptors import allow_descriptors
 from collectord.engine import Engine
 from collectord.ingest import Ingest
 from collectord.query import Queries
@@ -77,7 +78,8 @@ def run(settings: Settings) -> int:
 
 
 async def _run(settings: Settings) -> int:
-    _allow_connections()
+    limit = allow_descriptors()
+    log.info("up to %d file descriptors, so about as many connections", limit)
     context = zmq.Context[zmq.Socket[bytes]]()
     try:
         collector = Collector(settings, context, Notifier(os.environ))
@@ -92,18 +94,6 @@ async def _run(settings: Settings) -> int:
         return await collector.serve()
     finally:
         context.term()
-
-
-def _allow_connections() -> None:
-    """Each connection takes a file descriptor: allow as many as the system lets this process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError) as error:  # some systems have no limit that they would grant
-            log.warning("no more than %d file descriptors, so connections: %s", soft, error)
-            return
-    log.info("up to %d file descriptors, so about as many connections", hard)
 
 
 class StartError(Exception):

@@ -180,7 +180,7 @@ class Sender(threading.Thread):
     def _stall_due(self) -> float:
         before = self._buffer.stalled
         due = self._buffer.stall_due()
-        if self._buffer.stalled and not before:
+        if self._buffer.stalled and not before and self._buffer.awaits_durability:
             logger.warning(
                 "%s has made nothing durable for some time; where room is needed, "
                 "acknowledged batches are let go",

@@ -1,31 +1,29 @@
 """Publishing records to a collector: batched, numbered, kept until no crash can undo them.
 
-What callers hold lives here, and how a record is checked and encoded. What is kept is
-``buffer.py``, on disk ``spool.py``; its way to the collector is ``delivery.py``; asking a collector
-is ``client.py``.
+What callers hold lives here. How records are checked and encoded is ``encoding.py`` and
+``columns.py``; what is kept is ``buffer.py``, on disk ``spool.py``; its way to the collector is
+``delivery.py``; asking a collector is ``client.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgpack
 import zmq
 
 from collectord import wire
 from collectord.buffer import Buffer, Waiter, now
 from collectord.delivery import Sender
+from collectord.encoding import encode_record
 from collectord.reports import (
     BufferFull,
     Counters,
@@ -38,6 +36,9 @@ from collectord.reports import (
 from collectord.spool import Spool
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from collectord.curve import Curve
 
 __all__ = [
@@ -209,9 +210,56 @@ class Publisher:
         full (and, if it may block, still is after ``timeout`` seconds), PublishError if the
         publisher has failed or is closed.
         """
-        record = _encode_record(key, struct, attributes, time)
+        return self._put(encode_record(key, struct, attributes, time), 1, _deadline(timeout))
+
+    def publish_columns(
+        self,
+        key: str,
+        struct: str,
+        attributes: Mapping[str, Any],
+        times: NDArray[np.integer[Any]],
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Take a record for each of ``times``, and return the number of the first.
+
+        For who has many values of one key at hand, as history is: many times as fast as to
+        publish them one by one. In ``attributes`` an array of shape (records,) of numbers or bools,
+        at any depth, stands for the values of the records; anything else is what all of them have.
+        ``times`` are integers, microseconds since the Unix epoch.
+
+        >>> publisher.publish_columns(  # doctest: +SKIP
+        ...     "ObjectDevice:d1", "UveDevice", {"cpu": np.array([70.5, 71.0])}, np.array([0, 60])
+        ... )
+
+        Raises as ``publish`` does; after BufferFull or PublishError the first of the records may
+        have been taken: ``counters.published`` tells how many.
+        """
         deadline = _deadline(timeout)
-        while not isinstance(taken := self._buffer.put(record), int):
+        numbers = [
+            self._put(records, count, deadline)
+            for records, count in self._columns(key, struct, attributes, times)
+        ]
+        return numbers[0] if numbers else self.counters.published
+
+    def _columns(
+        self,
+        key: str,
+        struct: str,
+        attributes: Mapping[str, Any],
+        times: NDArray[np.integer[Any]],
+    ) -> Iterator[tuple[bytes, int]]:
+        """The records, as many together as a batch takes, and how many."""
+        from collectord.columns import encode_columns  # here: numpy takes long to import
+
+        rows = encode_columns(key, struct, attributes, times)
+        step = self._buffer.rows_of_a_batch(rows.shape[1])
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            yield part.tobytes(), len(part)
+
+    def _put(self, records: bytes, count: int, deadline: float | None) -> int:
+        while not isinstance(taken := self._buffer.put(records, count), int):
             if self._must_not_wait() or not _wait(taken, deadline):
                 raise self._buffer_full()
         return taken
@@ -224,8 +272,24 @@ class Publisher:
         time: int | None = None,
     ) -> int:
         """``publish`` for a coroutine: waits for room in the buffer without blocking the loop."""
-        record = _encode_record(key, struct, attributes, time)
-        while not isinstance(taken := self._buffer.put(record), int):
+        return await self._put_async(encode_record(key, struct, attributes, time), 1)
+
+    async def publish_columns_async(
+        self,
+        key: str,
+        struct: str,
+        attributes: Mapping[str, Any],
+        times: NDArray[np.integer[Any]],
+    ) -> int:
+        """``publish_columns`` for a coroutine."""
+        numbers = [
+            await self._put_async(records, count)
+            for records, count in self._columns(key, struct, attributes, times)
+        ]
+        return numbers[0] if numbers else self.counters.published
+
+    async def _put_async(self, records: bytes, count: int) -> int:
+        while not isinstance(taken := self._buffer.put(records, count), int):
             if self._must_not_wait():
                 raise self._buffer_full()
             await asyncio.wrap_future(taken)
@@ -334,75 +398,6 @@ class Publisher:
         missing = self._buffer.missing(durable=durable)
         state = "durable at" if durable else "acknowledged by"
         return FlushTimeout(f"{missing} records were not {state} {self.address} within {timeout} s")
-
-
-class _Packing(threading.local):
-    """A packer for each thread: making one takes longer than encoding a record."""
-
-    def __init__(self) -> None:
-        self.pack: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True).pack
-
-
-_packing = _Packing()
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_DEPTH_OF_VALUES = 4
-"""A value is inside the maps and arrays of the batch, its records, the record, the attributes."""
-
-
-def _encode_record(
-    key: str, struct: str, attributes: Mapping[str, Any] | None, time: int | None
-) -> bytes:
-    """Encode a record once and for all. Raises ValueError for what a collector would refuse."""
-    if (
-        not isinstance(key, str)
-        or not 0 < key.find(":") < len(key) - 1
-        or len(key) > wire.KEY_BYTES
-    ):
-        raise ValueError(
-            f"key {key!r:.200} is not <table>:<name> of at most {wire.KEY_BYTES} bytes, "
-            "as in ObjectVNTable:demo:vn1"
-        )
-    if not isinstance(struct, str):
-        raise ValueError(f"struct {struct!r:.200} is not a text")
-    _check_name("struct", struct)
-    if attributes is not None:
-        if not isinstance(attributes, Mapping):
-            raise ValueError(f"attributes {attributes!r:.200} are not a map of names to values")
-        for name, value in attributes.items():
-            _check_name("attribute", name)
-            if isinstance(value, (dict, list, tuple)):
-                _check_depth(name, value, _DEPTH_OF_VALUES + 1)
-        attributes = dict(attributes)
-    if time is not None and (type(time) is not int or not 0 <= time < 1 << 64):
-        raise ValueError(f"time {time!r} is not in microseconds since the Unix epoch")
-    if not key.isascii() and len(key.encode(errors="surrogatepass")) > wire.KEY_BYTES:
-        raise ValueError(f"key {key!r:.200} has more than {wire.KEY_BYTES} bytes of UTF-8")
-    try:
-        return _packing.pack(
-            (key, struct, attributes) if time is None else (key, struct, attributes, time)
-        )
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"the record of {key!r:.200} cannot be encoded: {error}") from error
-
-
-@functools.lru_cache(maxsize=4096)
-def _check_name(what: str, name: str) -> None:
-    if not isinstance(name, str) or len(name) > wire.NAME_BYTES or not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{what} {name!r:.200} is not a name: letters, digits and _, at most "
-            f"{wire.NAME_BYTES} of them, not beginning with a digit"
-        )
-
-
-def _check_depth(name: str, value: Any, depth: int) -> None:
-    if depth > wire.NESTING:
-        raise ValueError(
-            f"attribute {name!r} is nested deeper than "
-            f"{wire.NESTING - _DEPTH_OF_VALUES} lists and maps"
-        )
-    for item in value.values() if isinstance(value, dict) else value:
-        if isinstance(item, (dict, list, tuple)):
-            _check_depth(name, item, depth + 1)
 
 
 def _deadline(timeout: float | None) -> float | None:
