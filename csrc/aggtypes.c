@@ -3,13 +3,6 @@
 
 #include <string.h>
 
-static uint32_t intern(struct engine *engine, struct names *names, const void *text, size_t length)
-{
-    uint32_t hash = names_hash(names, text, length);
-    uint32_t id = names_find(names, hash, text, length);
-    return id != NONE ? id : names_add(names, &engine->memory, hash, text, length);
-}
-
 /* Make room for one aggtype, or set it when `commits`; the text of the batch was checked. */
 static int take_aggtype(struct engine *engine, const char *spelling, size_t length,
                         const uint8_t *text, uint32_t text_length, bool commits)
@@ -33,7 +26,7 @@ static int take_aggtype(struct engine *engine, const char *spelling, size_t leng
         engine->counters.aggtypes_dropped += commits;
         return 0;
     }
-    uint32_t value = intern(engine, &engine->aggtype_texts, text, text_length);
+    uint32_t value = names_intern(&engine->aggtype_texts, &engine->memory, text, text_length);
     if (value == NONE)
         return -1;
     struct name *name = names_at(&engine->aggtypes, id);

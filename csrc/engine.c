@@ -11,8 +11,9 @@ enum {
     COMES_AGAIN_US = 5000000 /* who was refused for the moment tries again within this */
 };
 
-const char *const outcome_names[OUTCOMES] = {"applied",   "duplicate",  "resync",     "malformed",
-                                             "too_large", "overloaded", "stale_epoch", "unauthorised"};
+const char *const outcome_names[OUTCOMES] = {
+    "applied", "duplicate", "resync", "malformed", "too_large", "overloaded", "stale_epoch",
+    "unauthorised"};
 
 /* ---- beginning and end ----------------------------------------------------------------------------- */
 

@@ -254,8 +254,7 @@ enum restore_status engine_restore_head(struct engine *engine, const uint8_t *by
 enum restore_status engine_restore_partition(struct engine *engine, const uint8_t *bytes,
                                              size_t length, struct moment now,
                                              struct batch_fault *fault);
-enum restore_status engine_restore_end(struct engine *engine, struct moment now,
-                                       struct batch_fault *fault);
+enum restore_status engine_restore_end(struct engine *engine, struct batch_fault *fault);
 
 /* ----------------------------------------------------------------------------------------------------- */
 

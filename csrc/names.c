@@ -47,6 +47,13 @@ uint32_t names_add(struct names *names, struct memory *memory, uint32_t hash, co
     return id;
 }
 
+uint32_t names_intern(struct names *names, struct memory *memory, const void *text, size_t length)
+{
+    uint32_t hash = names_hash(names, text, length);
+    uint32_t id = names_find(names, hash, text, length);
+    return id != NONE ? id : names_add(names, memory, hash, text, length);
+}
+
 void names_drop(struct names *names, uint32_t id)
 {
     struct name *name = names->entries[id];

@@ -44,6 +44,9 @@ uint32_t names_find(const struct names *names, uint32_t hash, const void *text, 
 uint32_t names_add(struct names *names, struct memory *memory, uint32_t hash, const void *text,
                    size_t length);
 
+/* The id of a text, which is made if need be; NONE (no memory). */
+uint32_t names_intern(struct names *names, struct memory *memory, const void *text, size_t length);
+
 /* One user fewer; the last one retires the name. */
 void names_drop(struct names *names, uint32_t id);
 void names_recycle(struct names *names, struct memory *memory);

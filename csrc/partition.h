@@ -162,6 +162,13 @@ int partition_prepare(struct partition *partition, struct batch *batch, const ui
 void partition_commit(struct partition *partition, struct batch *batch, const uint32_t *order,
                       uint32_t count);
 
+/* What the record's source holds. */
+static inline struct holding *holding_of(const struct partition *partition,
+                                         const struct record *record)
+{
+    return &partition->limits->holdings[names_at(&partition->sources, record->source)->number];
+}
+
 /* The key of that text, made if need be; NULL (no memory). */
 struct key *partition_key(struct partition *partition, const uint8_t *text, size_t length,
                           uint32_t hash);

@@ -11,11 +11,6 @@ enum { FUTURE_US = 60000000 };
 
 /* ---- slots ---------------------------------------------------------------------------------------- */
 
-static struct holding *holding_of(const struct partition *partition, const struct record *record)
-{
-    return &partition->limits->holdings[names_at(&partition->sources, record->source)->number];
-}
-
 static int reserve_slots(struct partition *partition, struct record *record, uint32_t wanted)
 {
     if (wanted <= record->capacity)
@@ -78,14 +73,6 @@ static uint32_t find_record(const struct partition *partition, const struct reco
     return NONE;
 }
 
-static uint32_t intern(struct partition *partition, struct names *names, const void *text,
-                       size_t length)
-{
-    uint32_t hash = names_hash(names, text, length);
-    uint32_t id = names_find(names, hash, text, length);
-    return id != NONE ? id : names_add(names, partition->memory, hash, text, length);
-}
-
 static void drop_unused(struct names *names, uint32_t id)
 {
     if (id != NONE && names_at(names, id)->refs == 0)
@@ -99,7 +86,8 @@ struct key *partition_key(struct partition *partition, const uint8_t *text, size
     if (key != NULL)
         return key;
     const uint8_t *colon = memchr(text, ':', length);
-    uint32_t table = intern(partition, &partition->tables, text, (size_t)(colon - text));
+    uint32_t table =
+        names_intern(&partition->tables, partition->memory, text, (size_t)(colon - text));
     if (table == NONE)
         return NULL;
     key = keys_add(&partition->keys, partition->memory, hash, text, length);
@@ -139,10 +127,10 @@ static uint32_t make_record(struct partition *partition, const struct record_in 
     if (index_reserve(&partition->record_index, partition->memory))
         return NONE;
     uint32_t struct_name =
-        intern(partition, &partition->structs, in->struct_name, in->struct_length);
+        names_intern(&partition->structs, partition->memory, in->struct_name, in->struct_length);
     uint32_t source = struct_name == NONE ? NONE
-                                          : intern(partition, &partition->sources, in->source,
-                                                   in->source_length);
+                                          : names_intern(&partition->sources, partition->memory,
+                                                         in->source, in->source_length);
     uint32_t id = source == NONE ? NONE : pool_take(&partition->records, partition->memory);
     struct key *key = id == NONE ? NULL
                                  : partition_key(partition, in->key, in->key_length, in->key_hash);

@@ -29,11 +29,6 @@ const uint8_t *record_value(const struct slot *slot, uint32_t *length)
     return slot->bytes;
 }
 
-static struct holding *holding_of(const struct partition *partition, const struct record *record)
-{
-    return &partition->limits->holdings[names_at(&partition->sources, record->source)->number];
-}
-
 static void clear_value(struct partition *partition, const struct record *record,
                         struct slot *slot)
 {

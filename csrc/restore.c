@@ -103,15 +103,6 @@ static bool restore_gone(struct engine *engine, struct restoring *restoring)
     return good;
 }
 
-/* The id of a text, made if need be; NONE (no memory). */
-static uint32_t intern(struct engine *engine, struct names *names, const struct text *text)
-{
-    uint32_t hash = names_hash(names, text->bytes, text->length);
-    uint32_t id = names_find(names, hash, text->bytes, text->length);
-    return id != NONE ? id
-                      : names_add(names, &engine->memory, hash, text->bytes, text->length);
-}
-
 /* Whether it is <struct>-<attribute>. */
 static bool is_column(const struct text *text)
 {
@@ -137,8 +128,11 @@ static bool restore_aggtypes(struct engine *engine, struct restoring *restoring)
         if (!is_column(&column) ||
             !batch_is_aggtype((const uint8_t *)aggtype.bytes, aggtype.length))
             return restore_broken(restoring, "an aggtype is none, or of no attribute");
-        uint32_t id = intern(engine, &engine->aggtypes, &column);
-        uint32_t text = id == NONE ? NONE : intern(engine, &engine->aggtype_texts, &aggtype);
+        uint32_t id =
+            names_intern(&engine->aggtypes, &engine->memory, column.bytes, column.length);
+        uint32_t text = id == NONE ? NONE
+                                   : names_intern(&engine->aggtype_texts, &engine->memory,
+                                                  aggtype.bytes, aggtype.length);
         if (text == NONE)
             return restore_no_memory(restoring);
         names_at(&engine->aggtypes, id)->tag = (int32_t)text;
@@ -306,11 +300,9 @@ static bool restore_end(struct engine *engine, struct restoring *restoring)
     return true;
 }
 
-enum restore_status engine_restore_end(struct engine *engine, struct moment now,
-                                       struct batch_fault *fault)
+enum restore_status engine_restore_end(struct engine *engine, struct batch_fault *fault)
 {
     struct restoring restoring;
-    (void)now;
     restore_open(&restoring, NULL, 0, fault);
     pthread_mutex_lock(&engine->ingest);
     (void)restore_end(engine, &restoring);

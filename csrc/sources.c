@@ -268,7 +268,7 @@ static bool mark_silent(struct engine *engine, uint64_t steady, uint64_t timeout
         const struct name *name = names_at(&engine->source_names, id);
         struct source *source = &engine->sources[id];
         if (!engine_knows(engine, id) || source->gone ||
-            steady - source->heard < timeout || steady < source->heard)
+            steady < source->heard || steady - source->heard < timeout)
             continue;
         struct holding *holding = &engine->limits.holdings[id];
         (void)engine_settle_one(engine, source);

@@ -195,7 +195,7 @@ cdef extern from "engine.h":
     restore_status engine_restore_partition(
         engine *, const uint8_t *, size_t, moment, batch_fault *
     ) nogil
-    restore_status engine_restore_end(engine *, moment, batch_fault *) nogil
+    restore_status engine_restore_end(engine *, batch_fault *) nogil
     void engine_lock(engine *, uint32_t) nogil
     void engine_unlock(engine *, uint32_t) nogil
     void engine_keys(engine *, const key_query *, key_list *) nogil

@@ -347,7 +347,7 @@ cdef class Engine:
                 )
             _check_restored(f"partition {number}", status, &fault)
         with nogil:
-            status = engine_restore_end(&self.core, time, &fault)
+            status = engine_restore_end(&self.core, &fault)
         _check_restored("the whole", status, &fault)
 
     def settle(self, uint64_t steady, uint64_t quiet):

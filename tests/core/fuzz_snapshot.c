@@ -48,7 +48,7 @@ static enum restore_status restore(struct engine *engine, const struct part *par
     for (uint32_t at = 1; status == RESTORE_OK && at < count; at++)
         status = engine_restore_partition(engine, parts[at].bytes, parts[at].length, now, &fault);
     if (status == RESTORE_OK)
-        status = engine_restore_end(engine, now, &fault);
+        status = engine_restore_end(engine, &fault);
     CHECK(status == RESTORE_OK || (status == RESTORE_BROKEN && fault.message[0] != 0));
     return status;
 }

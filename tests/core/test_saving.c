@@ -119,7 +119,7 @@ static void check_comes_back(const struct msgpack_writer parts[PARTITIONS + 1])
     for (uint32_t at = 1; at <= PARTITIONS; at++)
         CHECK(engine_restore_partition(&again, parts[at].bytes, parts[at].length, then,
                                        &fault) == RESTORE_OK);
-    CHECK(engine_restore_end(&again, then, &fault) == RESTORE_OK);
+    CHECK(engine_restore_end(&again, &fault) == RESTORE_OK);
     audit(&again);
     engine_free(&again);
     CHECK(again.memory.used == 0);

@@ -57,7 +57,7 @@ static enum restore_status restore_into(struct engine *engine, const struct save
     for (uint32_t at = 0; status == RESTORE_OK && at < saved->count; at++)
         status = engine_restore_partition(engine, saved->bodies[at].bytes,
                                           saved->bodies[at].length, now, fault);
-    return status == RESTORE_OK ? engine_restore_end(engine, now, fault) : status;
+    return status == RESTORE_OK ? engine_restore_end(engine, fault) : status;
 }
 
 static void restore(struct engine *engine, uint32_t partitions, const struct saved *saved,
