@@ -1,0 +1,41 @@
+"""The whole network of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from collectord.netops.block import Emitter, Simulation
+from collectord.netops.configuration import Configuration, ConfigurationError
+from collectord.netops.devices import DeviceSimulation
+from collectord.netops.virtual_networks import VirtualNetworkSimulation
+from collectord.views import matches
+
+
+def simulations(configuration: Configuration) -> list[Simulation]:
+    """Its devices and its virtual networks, as far as it has them.
+
+    Raises ConfigurationError for a planned failure of something that it has not.
+    """
+    found: list[Simulation] = []
+    networks = configuration.virtual_networks
+    if configuration.deployment.devices and configuration.metrics:
+        found.append(DeviceSimulation(configuration))
+    devices = [emitter for simulation in found for emitter in simulation.emitters]
+    errors = [planned.devices for planned in configuration.errors]
+    wrong = list(_strangers("errors.{}.devices", errors, devices))
+    if networks:
+        found.append(VirtualNetworkSimulation(configuration))
+        incidents = [planned.vrouters for planned in networks.incidents]
+        place = "virtual_networks.incidents.{}.vrouters"
+        wrong += _strangers(place, incidents, found[-1].emitters)
+    if wrong:
+        raise ConfigurationError(wrong)
+    return found
+
+
+def _strangers(place: str, patterns: Iterable[str], emitters: Sequence[Emitter]) -> Iterator[str]:
+    """What is wrong with patterns that nobody's id fits."""
+    known = f"there is {emitters[0].id!r}, for example" if emitters else "there are none"
+    for index, pattern in enumerate(patterns):
+        if not any(matches(pattern, emitter.id) for emitter in emitters):
+            yield f"{place.format(index)}: must fit somebody, not {pattern!r:.100}; {known}"
