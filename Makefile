@@ -1,4 +1,4 @@
-# make demo    a collector, a small network that reports to it, and what it makes of it
+# make demo    a collector, a network that fails now and then, and what the collector finds of it
 # make test    everything that must hold: style, types, tests, the core under sanitizers
 # make bench   how fast it is, beside plain Python and the bare transport
 # make crash   kill a collector again and again: nothing may be lost, nothing be there twice
@@ -13,7 +13,7 @@ MINUTES ?= 20
 .PHONY: demo test check bench crash soak sanitize fuzz dist conf clean missing
 
 demo: .venv/ready
-	$(BIN)/python -m collectord.demo
+	$(BIN)/python -m collectord.netops demo
 
 test: check sanitize
 	$(BIN)/python -m pytest

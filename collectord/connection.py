@@ -5,6 +5,7 @@ Queries and the stream share this. What is sent and received over it is theirs.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -107,6 +108,12 @@ class Connection(Generic[AnySocket]):
 
 def look_for_refusal(kind: int, address: str, curve: Curve | None, timeout: float) -> None:
     """Connect once, to find out why nothing goes. Raises Unauthorised where that is the reason."""
+    with contextlib.suppress(Timeout):
+        reach(kind, address, curve, timeout)
+
+
+def reach(kind: int, address: str, curve: Curve | None, timeout: float) -> None:
+    """Connect once, to find out whether anybody is there. Raises Timeout, Unauthorised."""
     with zmq.Context() as context:
         connection = Connection(context.socket(kind), address, curve)
         try:
@@ -115,9 +122,7 @@ def look_for_refusal(kind: int, address: str, curve: Curve | None, timeout: floa
                 connection.check()
                 if connection.succeeded:
                     return
-            error = connection.no_answer(timeout)
-            if isinstance(error, Unauthorised):
-                raise error
+            raise connection.no_answer(timeout)
         finally:
             connection.close()
 

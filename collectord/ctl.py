@@ -8,8 +8,6 @@ follows; ``ctl_send.py`` and ``ctl_keys.py`` have the others. Talking to the col
 from __future__ import annotations
 
 import argparse
-import io
-import logging
 import math
 import os
 import sys
@@ -31,7 +29,6 @@ from collectord.client import (
     Timeout,
 )
 from collectord.ctl_common import (
-    INTERRUPTED,
     NOTHING,
     OK,
     REFUSED,
@@ -39,10 +36,14 @@ from collectord.ctl_common import (
     USAGE,
     Output,
     UsageError,
+    add_keys,
+    address,
     client,
     complain,
     curve,
+    ended,
     made,
+    prepare,
 )
 from collectord.ctl_keys import keygen
 from collectord.ctl_send import SOURCE, send
@@ -334,10 +335,6 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def _address(text: str) -> str:
-    return text if "://" in text else f"tcp://{text}"
-
-
 def _parser() -> argparse.ArgumentParser:
     form = argparse.ArgumentParser(add_help=False)
     forms = form.add_mutually_exclusive_group()
@@ -380,22 +377,11 @@ def _connection_parser() -> argparse.ArgumentParser:
         group.add_argument(
             f"--{name}",
             metavar="ADDRESS",
-            type=_address,
+            type=address,
             default=os.environ.get(variable, default),
             help=f"%(default)s, or what ${variable} says",
         )
-    for name, meaning in [
-        ("key", "file with this client's secret key, where the collector wants keys"),
-        ("server_key", "file with the collector's public key"),
-    ]:
-        variable = f"COLLECTORCTL_{name.upper()}"
-        group.add_argument(
-            f"--{name}",
-            dest=f"{name}_file",
-            metavar="FILE",
-            default=os.environ.get(variable, ""),
-            help=f"{meaning}; or what ${variable} says",
-        )
+    add_keys(group)
     group.add_argument(
         "--timeout",
         type=float,
@@ -419,30 +405,11 @@ ERRORS: dict[type[Exception], int] = {
 """The first that fits an error tells the exit code."""
 
 
-STREAMS = {"stdin": "surrogateescape", "stdout": "backslashreplace", "stderr": "backslashreplace"}
-"""What becomes of text that isn't UTF-8, or that a terminal's encoding hasn't: never a crash."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``collectorctl``; returns its exit code, or raises SystemExit as argparse does."""
-    logging.getLogger("collectord").addHandler(logging.NullHandler())  # errors are told here
-    for stream, errors in STREAMS.items():
-        if isinstance(file := getattr(sys, stream), io.TextIOWrapper):
-            file.reconfigure(errors=errors)
+    prepare()
     options = _parser().parse_args(argv)
-    try:
-        code = COMMANDS[options.command].run(options)
-        sys.stdout.flush()
-    except tuple(ERRORS) as error:
-        complain(str(error))
-        return next(code for kind, code in ERRORS.items() if isinstance(error, kind))
-    except BrokenPipeError:
-        # Nobody reads on, as with ``| head``. Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return code
+    return ended(COMMANDS[options.command].run, options, ERRORS)
 
 
 if __name__ == "__main__":

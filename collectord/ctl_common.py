@@ -1,11 +1,17 @@
-"""What the subcommands of ``collectorctl`` share: exit codes, output, and how they connect."""
+"""What the subcommands of ``collectorctl`` share: exit codes, output, and how they connect.
+
+``collectord-netops`` is a command in the same manner, and takes from here what it can.
+"""
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
@@ -84,6 +90,61 @@ def client(options: argparse.Namespace) -> QueryClient:
     return made(QueryClient, address=options.query, timeout=options.timeout, curve=curve(options))
 
 
-def complain(message: str) -> None:
+def complain(message: str, program: str = "collectorctl") -> None:
     """Say on standard error what is wrong."""
-    print(f"collectorctl: {terminal.clean(message)}", file=sys.stderr)
+    print(f"{program}: {terminal.clean(message)}", file=sys.stderr)
+
+
+def address(text: str) -> str:
+    """An address of the command line, which may leave out how it is reached."""
+    return text if "://" in text else f"tcp://{text}"
+
+
+def add_keys(group: argparse._ActionsContainer) -> None:
+    """The options that ``curve`` reads."""
+    for name, meaning in [
+        ("key", "file with this client's secret key, where the collector wants keys"),
+        ("server_key", "file with the collector's public key"),
+    ]:
+        variable = f"COLLECTORCTL_{name.upper()}"
+        group.add_argument(
+            f"--{name}",
+            dest=f"{name}_file",
+            metavar="FILE",
+            default=os.environ.get(variable, ""),
+            help=f"{meaning}; or what ${variable} says",
+        )
+
+
+STREAMS = {"stdin": "surrogateescape", "stdout": "backslashreplace", "stderr": "backslashreplace"}
+"""What becomes of text that isn't UTF-8, or that a terminal's encoding hasn't: never a crash."""
+
+
+def prepare() -> None:
+    """Make this process one that speaks to people: no text stops it, errors are told once."""
+    logging.getLogger("collectord").addHandler(logging.NullHandler())  # errors are told here
+    for stream, errors in STREAMS.items():
+        if isinstance(file := getattr(sys, stream), io.TextIOWrapper):
+            file.reconfigure(errors=errors)
+
+
+def ended(
+    run: Callable[[argparse.Namespace], int],
+    options: argparse.Namespace,
+    errors: Mapping[type[Exception], int],
+    program: str = "collectorctl",
+) -> int:
+    """The exit code of a subcommand; the first of ``errors`` that fits is told, and has its own."""
+    try:
+        code = run(options)
+        sys.stdout.flush()
+    except tuple(errors) as error:
+        complain(str(error), program)
+        return next(code for kind, code in errors.items() if isinstance(error, kind))
+    except BrokenPipeError:
+        # Nobody reads on, as with ``| head``. Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code

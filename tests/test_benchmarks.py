@@ -26,6 +26,7 @@ FIGURES = {
         "restart to serving",
         "on disk, for a series",
     ],
+    "netops": ["drawing values", "numpy to plain Python", "into a collector, nothing lost"],
 }
 
 
