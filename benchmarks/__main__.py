@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import apply, close, load, memory, query, snapshot, stream, transport
+from benchmarks import apply, close, load, memory, netops, query, snapshot, stream, transport
 from benchmarks.report import Report, machine
 
 BENCHMARKS: dict[str, Callable[[Report, load.Scale], None]] = {
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[Report, load.Scale], None]] = {
     "query": query.run,
     "stream": stream.run,
     "snapshot": snapshot.run,
+    "netops": netops.run,
 }
 
 

@@ -38,6 +38,9 @@ class Scale:
     seconds: float = 2.0
     """Length of a round that has no natural end."""
     snapshot_interval: float = 10.0
+    devices_per_site: int = 10
+    history: int = 86_400
+    """Seconds of a network's history."""
 
 
 QUICK = Scale(
@@ -50,6 +53,8 @@ QUICK = Scale(
     requests=50,
     seconds=0.3,
     snapshot_interval=1.0,
+    devices_per_site=1,
+    history=900,
 )
 """To see that all of it works; its figures mean nothing."""
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import zmq
 
 from benchmarks import load
@@ -166,6 +167,18 @@ def measure_publisher(report: Report, scale: load.Scale, collector: Collector) -
                 publisher.flush()
                 rates.append(len(records) / (time.perf_counter() - start))
     report.add("transport", "client.Publisher, acknowledged", "records/s", rates)
+    times = time.time_ns() // 1000 - np.arange(scale.keys // PASSES)[::-1]
+    columns = {name: np.arange(len(times)) for name in records[0][2]}
+    rates = []
+    with Publisher("columns", collector.ingest, durable_timeout=0) as publisher:
+        for _ in range(scale.rounds):
+            with nothing_lost(collector, len(times) * PASSES):
+                start = time.perf_counter()
+                for number in range(PASSES):
+                    publisher.publish_columns(load.key(number), load.STRUCT, columns, times)
+                publisher.flush()
+                rates.append(len(times) * PASSES / (time.perf_counter() - start))
+    report.add("transport", "the same, publish_columns", "records/s", rates)
 
 
 @contextmanager
