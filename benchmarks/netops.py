@@ -76,11 +76,10 @@ def _day(report: Report, scale: Scale, configuration: Configuration) -> None:
         values = round(scale.history / configuration.interval) * len(simulation.emitters)
         values *= len(simulation.metrics)
         _all_arrived(collector, values * len(simulation.proxied) // len(simulation.metrics))
-    what = f"history of {values:,} values into a collector, nothing lost"
+    what = "history into a collector, nothing lost"
     report.add("netops", what, "s", [took], at_most(120))
-    report.add(
-        "netops", "values of history, told of device, site and company", "values/s", [values / took]
-    )
+    report.add("netops", f"{what}: values", "values/s", [values / took])
+    report.add("netops", f"{what}: each of them told of device, site, company", "values", [values])
 
 
 def _all_arrived(collector: Collector, samples: int) -> None:

@@ -26,7 +26,7 @@ FIGURES = {
         "restart to serving",
         "on disk, for a series",
     ],
-    "netops": ["drawing values", "numpy to plain Python", "into a collector, nothing lost"],
+    "netops": ["drawing values", "numpy to plain Python", "history into a collector, nothing lost"],
 }
 
 
