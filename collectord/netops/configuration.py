@@ -25,7 +25,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from typing_extensions import Self
 
 from collectord import wire
 
@@ -171,7 +170,7 @@ class Distribution(_Strict):
         return math.hypot(self.sigma, self.noise)
 
     @model_validator(mode="after")
-    def _check_extremes(self) -> Self:
+    def _check_extremes(self) -> Distribution:
         if "max" not in self.model_fields_set:
             self.max = self.mu + 6 * self.deviation
         if "min" not in self.model_fields_set:
@@ -218,7 +217,7 @@ class Scenario(_Strict):
         return self.__pydantic_extra__
 
     @model_validator(mode="after")
-    def _check_joins(self) -> Self:
+    def _check_joins(self) -> Scenario:
         self._refuse(
             {
                 (name,): f"must be below length, {self.length}, not {step}"
@@ -299,7 +298,7 @@ class VirtualNetworks(_Strict):
     """Those that are wanted, beside the random ones; an error of devices says nothing of flows."""
 
     @model_validator(mode="after")
-    def _check_rates(self) -> Self:
+    def _check_rates(self) -> VirtualNetworks:
         if self.flood_rate + self.drop_rate > 1:
             rest = 1 - self.flood_rate
             self._refuse({("drop_rate",): f"must be at most 1 - flood_rate, {rest:g}"})
@@ -353,7 +352,7 @@ class Configuration(_Strict):
     virtual_networks: VirtualNetworks | None = None
 
     @classmethod
-    def model_validate(cls, obj: Any, **options: Any) -> Self:
+    def model_validate(cls, obj: Any, **options: Any) -> Configuration:
         """Check and fill in what JSON or Python gave. Raises ConfigurationError."""
         try:
             return super().model_validate(obj, **options)
@@ -361,7 +360,7 @@ class Configuration(_Strict):
             raise ConfigurationError(list(_sentences(error))) from None
 
     @model_validator(mode="after")
-    def _check_together(self) -> Self:
+    def _check_together(self) -> Configuration:
         if "error_scenarios" not in self.model_fields_set and self.metrics:
             joins: dict[str, Any] = dict.fromkeys(self.metrics, 0)
             self.error_scenarios = [Scenario(length=80, **joins)]

@@ -13,6 +13,7 @@ from collectord.netops.block import Block, Stream
 from collectord.netops.collector import CollectorTarget
 from collectord.netops.configuration import Configuration
 from collectord.netops.devices import DeviceSimulation
+from collectord.netops.run import Run
 from collectord.netops.target import TargetClosed, TargetError
 from daemon import HISTORY, Daemon, until
 
@@ -222,3 +223,38 @@ def test_too_many_sources_for_the_system_are_refused_with_the_way_out(
 def test_an_address_that_can_t_be_is_refused() -> None:
     with pytest.raises(ValueError, match="write tcp://<host>:<port>"):
         CollectorTarget("nowhere")
+
+
+def test_a_day_of_a_hundred_and_fifty_devices_arrives_whole() -> None:
+    configuration = Configuration.model_validate(
+        {
+            "deployment": {
+                "num_companies": 3,
+                "num_sites_per_company": 5,
+                "num_devices_per_site": 10,
+            }
+        }
+    )
+    structs = ("UveDevice", "UveSite", "UveCompany")
+    proxied = " ".join(
+        f"{struct}-{metric}:AggProxyCount" for struct in structs for metric in configuration.metrics
+    )
+    with Daemon(f"--DEFAULT.uve_proxy_list={proxied}", "--SNAPSHOT.directory=") as daemon:
+        target = CollectorTarget(daemon.ingest)
+        primed = Run(configuration, target, history=86_400, duration=0)
+        primed.start()
+        primed.join()
+
+        assert primed.progress().error == ""
+        assert primed.progress().values == 150 * 86_400 * 2 == 25_920_000
+        counters = daemon.ask("status")["counters"]
+        assert counters["samples"] == 25_920_000 * len(structs)
+        assert counters["records"] == target.counts()["published"]
+        assert not {
+            name: count
+            for name, count in counters.items()
+            if count and (name == "samples_late" or name.startswith(("rejected_", "batches_m")))
+        }
+        company = DeviceSimulation(configuration).emitters[0].labels["company"]
+        count = daemon.uve(f"ObjectCompany:{company}")["AggProxyCount-UveCompany-throughput"]
+        assert count["value"]["value"] == 50 * 60
