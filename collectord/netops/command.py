@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import logging
 import os
-import re
 import signal
 import sys
 from collections import Counter
@@ -40,14 +39,13 @@ from collectord.ctl_common import (
     made,
     prepare,
 )
+from collectord.netops.command_common import PROGRAM, Failure, configured, seconds, some_seconds
 from collectord.netops.local import CollectorError
 from collectord.netops.target import TargetError
 
 if TYPE_CHECKING:
-    from collectord.netops.block import Simulation
     from collectord.netops.configuration import Configuration
 
-PROGRAM = "collectord-netops"
 EPILOG = """\
 Times are seconds, or have a unit: 90, 15m, 24h, 1d. A configuration is JSON; - reads it from
 standard input, and without one the defaults simulate 2 companies of 2 sites of 5 devices.
@@ -59,33 +57,9 @@ exit codes:
   3  no collector answers
   4  the collector refuses, this key perhaps
 """
-ALGORITHMS = ("AggProxySum", "AggProxySumAnomalyEWM01")
-"""What a collector is to make of every metric that is worth it."""
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 PLACES_SHOWN = 12
 EXTRAS = {"matplotlib": "plots"}
 """The extra that a library comes with; all others come with ``netops``."""
-
-
-class Failure(Exception):  # noqa: N818
-    """It ended before its time: says why."""
-
-
-def seconds(text: str) -> float:
-    """A time of the command line."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text, re.ASCII)
-    if found is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a time; write seconds, or a number with s, m, h or d, as in 24h"
-        )
-    return float(found[1]) * UNITS[found[2]]
-
-
-def some_seconds(text: str) -> float:
-    """A time of the command line that is not 0."""
-    if not (value := seconds(text)):
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return value
 
 
 def factor(text: str) -> float:
@@ -202,9 +176,9 @@ def serve(options: argparse.Namespace) -> int:
 
 def score(options: argparse.Namespace) -> int:
     """``collectord-netops score``."""
-    from collectord.netops import score
+    from collectord.netops import score_command
 
-    return score.run(options)
+    return score_command.run(options)
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -214,44 +188,9 @@ def demo(options: argparse.Namespace) -> int:
     return demo.run(options)
 
 
-def configured(options: argparse.Namespace) -> Configuration:
-    """What the command line says, with what its options change. All that is wrong is told."""
-    from collectord.netops.configuration import Configuration, ConfigurationError, read
-
-    place = options.configuration
-    try:
-        if place is None:
-            configuration = Configuration.model_validate({})
-        elif place == "-":
-            configuration = read(sys.stdin.buffer.read())
-        else:
-            with open(place, "rb") as file:
-                configuration = read(file.read())
-        changes = {
-            name: value
-            for name in ("target", "interval", "seed")
-            if (value := getattr(options, name, None)) is not None
-        }
-        return Configuration.model_validate(configuration.model_dump() | changes)
-    except OSError as error:
-        raise UsageError(
-            f"{place}: {error.strerror}; write a file, or - for standard input"
-        ) from error
-    except ConfigurationError as error:
-        for sentence in error.errors:
-            complain(sentence, PROGRAM)
-        raise SystemExit(USAGE) from error
-
-
-def uve_proxy_list(simulations: Sequence[Simulation]) -> str:
-    """The collector's option that lets it make sums and scores of all that is worth it."""
-    metrics = dict.fromkeys(metric for simulation in simulations for metric in simulation.proxied)
-    return " ".join(":".join([metric, *ALGORITHMS]) for metric in metrics)
-
-
 def check(configuration: Configuration, target: str, options: argparse.Namespace) -> None:
     """``run --check``: what the configuration means, and what its collector needs."""
-    from collectord.netops.network import simulations
+    from collectord.netops.network import simulations, uve_proxy_list
 
     simulated = simulations(configuration)
     sites: Counter[str] = Counter()
@@ -369,9 +308,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
-    from collectord.netops import score
+    from collectord.netops import score_command
 
-    score.add_arguments(parser)
+    score_command.add_arguments(parser)
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

@@ -28,11 +28,11 @@ from collectord.client import QueryClient, View
 from collectord.ctl_common import OK
 from collectord.netops.block import SECOND
 from collectord.netops.collector import CollectorTarget
-from collectord.netops.command import Failure, uve_proxy_list
+from collectord.netops.command_common import Failure
 from collectord.netops.configuration import Configuration
 from collectord.netops.local import Addresses, collector
 from collectord.netops.marks import MINUTE, Judgement, Mark, Truth
-from collectord.netops.network import simulations
+from collectord.netops.network import simulations, uve_proxy_list
 from collectord.netops.progress import LOOK_AGAIN, Display, interruptible
 from collectord.netops.run import Progress, Run
 

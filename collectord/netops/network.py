@@ -1,4 +1,4 @@
-"""The whole network of a configuration."""
+"""The whole network of a configuration, and what a collector needs to be told for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collectord.netops.configuration import Configuration, ConfigurationError
 from collectord.netops.devices import DeviceSimulation
 from collectord.netops.virtual_networks import VirtualNetworkSimulation
 from collectord.views import matches
+
+ALGORITHMS = ("AggProxySum", "AggProxySumAnomalyEWM01")
+"""What a collector is to make of every metric that is worth it."""
 
 
 def simulations(configuration: Configuration) -> list[Simulation]:
@@ -31,6 +34,12 @@ def simulations(configuration: Configuration) -> list[Simulation]:
     if wrong:
         raise ConfigurationError(wrong)
     return found
+
+
+def uve_proxy_list(simulations: Sequence[Simulation]) -> str:
+    """The collector's option that lets it make sums and scores of all that is worth it."""
+    metrics = dict.fromkeys(metric for simulation in simulations for metric in simulation.proxied)
+    return " ".join(":".join([metric, *ALGORITHMS]) for metric in metrics)
 
 
 def _strangers(place: str, patterns: Iterable[str], emitters: Sequence[Emitter]) -> Iterator[str]:

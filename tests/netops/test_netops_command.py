@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from collectord import __version__
-from collectord.netops.command import COMMANDS, main, seconds
+from collectord.netops.command import COMMANDS, main
+from collectord.netops.command_common import seconds
 from daemon import DEADLINE, Daemon, clean_environment, until
 
 SMALL: dict[str, Any] = {
@@ -107,6 +108,18 @@ def test_everything_that_is_wrong_has_a_line(check: list[str]) -> None:
     first, second = sorted(complaints.splitlines())
     assert first.startswith("collectord-netops: deployment.num_companies: must be a whole number")
     assert second.startswith("collectord-netops: interval: must be at least ")
+
+
+@pytest.mark.parametrize("check", [["--check"], []], ids=["check", "run"])
+def test_a_failure_planned_for_nobody_has_a_line(check: list[str]) -> None:
+    wrong = {"errors": [{"devices": "nobody", "step": 1}, {"devices": "*/7", "step": 1}]}
+
+    code, out, complaints = run(*check, configuration=wrong)
+
+    assert (code, out) == (2, "")
+    first, second = complaints.splitlines()
+    assert first.startswith("collectord-netops: errors.0.devices: must fit somebody, not 'nobody'")
+    assert second.startswith("collectord-netops: errors.1.devices: must fit somebody, not '*/7'")
 
 
 @pytest.mark.parametrize(

@@ -21,20 +21,12 @@ from rich.console import Console
 
 from collectord import proxies
 from collectord.ctl_common import UsageError
-from collectord.netops import command, measures
+from collectord.netops import command, measures, score_command
 from collectord.netops.block import SECOND, Block, Report, Stream
 from collectord.netops.devices import DeviceSimulation
 from collectord.netops.recording import START, Recording, RecordingError, record
-from collectord.netops.score import (
-    Result,
-    as_json,
-    bound,
-    conclusion,
-    is_flagged,
-    last_value,
-    render,
-    score,
-)
+from collectord.netops.score import Result, bound, is_flagged, last_value, score
+from collectord.netops.score_command import as_json, conclusion, render
 from netops.drawing import network
 from netops.simulated import Counting
 
@@ -451,7 +443,7 @@ def test_without_matplotlib_it_says_how_to_get_it_before_anything_else(
     for name in ["matplotlib", *sys.modules]:
         if name.partition(".")[0] == "matplotlib":
             monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr("collectord.netops.score.score", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(score_command, "score", lambda *_, **__: pytest.fail("too late"))
     assert command.main(arguments(tmp_path, "--plot", "score.png")) == 2
     assert "pip install 'collectord[plots]'" in capsys.readouterr().err
 
