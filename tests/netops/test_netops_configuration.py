@@ -321,7 +321,7 @@ def test_no_more_than_twenty_errors_are_told() -> None:
         ('{"seed":' * 100_000, "maximum recursion depth exceeded"),
         ('{"seed": 1, "seed": 1}', "'seed' is written twice in one object"),
         (SEED.replace('"sigma"', '"mu"'), "'mu' is written twice in one object"),
-        ('{"seed": ' + "9" * 5000 + "}", "Exceeds the limit (4300 digits)"),
+        ('{"seed": ' + "9" * 5000 + "}", "Exceeds the limit (4300"),
     ],
     ids=lambda text: repr(text)[:20],
 )
