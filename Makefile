@@ -53,7 +53,7 @@ conf: .venv/ready
 	$(BIN)/python -m collectord.options > conf/contrail-collector.conf
 
 # The extension is built again where a source of it is newer, came or went, or where it is missing.
-# It is removed before, since setuptools doesn't notice a source that is gone; and imported after,
+# Of an editable installation setuptools warns in any case. It is removed before, since setuptools doesn't notice a source that is gone; and imported after,
 # which shows that it can be, and leaves nothing to be written beside the sources later.
 EXTENSION := collectord/engine/_core*.so
 SOURCES := csrc collectord/engine \
@@ -63,7 +63,7 @@ SOURCES := csrc collectord/engine \
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	rm -f $(EXTENSION)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/python -c 'import collectord.engine'
 	touch $@
 

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from concurrent import futures
 
 from collectord.batch import Batch, Found
+from collectord.clock import now
 from collectord.reports import Counters, PublishError, Rejection
 
 REJECTIONS_KEPT = 100
@@ -124,12 +125,10 @@ class Buffer:
             self.bytes += len(records)
             number = self.counters.published
             self.counters.published += count
-            whole = (
-                self._open_records >= self._batch_records or self._open_bytes >= self._batch_bytes
-            )
-            if whole:
+            if self._open_records >= self._batch_records or self._open_bytes >= self._batch_bytes:
                 self._seal()
-            if opened or whole:
+                self._ring()
+            elif opened:
                 self._ring()
             return number
 
@@ -500,8 +499,3 @@ class Buffer:
         for waiter in waiters:
             if waiter.set_running_or_notify_cancel():
                 waiter.set_result(None)
-
-
-def now() -> int:
-    """Microseconds since the Unix epoch."""
-    return time.time_ns() // 1000

@@ -28,8 +28,8 @@ _FALSE = 0xC2
 
 def encode_columns(
     key: str, struct: str, attributes: Mapping[str, Any], times: NDArray[np.integer[Any]]
-) -> NDArray[np.uint8]:
-    """Encode a record for each of ``times``: a row of bytes each, shape (records, bytes).
+) -> Columns:
+    """Encode a record for each of ``times``; ``rows`` of what is returned gives their bytes.
 
     Where ``attributes`` holds an array of shape (records,), at any depth, each record has its item;
     everything else is the same in all. Records that differ only in numbers have one layout, so that
@@ -42,22 +42,22 @@ def encode_columns(
     times = np.asarray(times)
     if times.ndim != 1 or times.dtype.kind not in "iu" or (len(times) and int(times.min()) < 0):
         raise ValueError("times are a list of integers, microseconds since the Unix epoch")
-    template = _Template(len(times))
+    columns = Columns(len(times))
     pack = packing.packer
-    template.extend(pack.pack_array_header(4) + pack.pack(key) + pack.pack(struct))
+    columns.extend(pack.pack_array_header(4) + pack.pack(key) + pack.pack(struct))
     try:
-        template.add(dict(attributes))
+        columns.add(dict(attributes))
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"the records of {key!r:.200} cannot be encoded: {error}") from error
-    template.add(times.astype(np.uint64))
-    return template.rows()
+    columns.add(times.astype(np.uint64))
+    return columns
 
 
-class _Template(bytearray):
-    """The bytes that all records have, and where the columns go that differ."""
+class Columns(bytearray):
+    """The bytes that all ``records`` have, as many as one has, and the columns that differ."""
 
     def __init__(self, records: int) -> None:
-        self._records = records
+        self.records = records
         self._columns: list[tuple[int, NDArray[np.uint8]]] = []
 
     def add(self, value: Any) -> None:
@@ -77,8 +77,8 @@ class _Template(bytearray):
             self += packing.pack(value)
 
     def _add_column(self, column: NDArray[Any]) -> None:
-        if column.shape != (self._records,):
-            raise ValueError(f"an array has the shape {column.shape}, the times {self._records}")
+        if column.shape != (self.records,):
+            raise ValueError(f"an array has the shape {column.shape}, the times {self.records}")
         if column.dtype.kind == "b":
             self._columns.append((len(self), (column + np.uint8(_FALSE)).reshape(-1, 1)))
             self.append(_FALSE)
@@ -92,10 +92,11 @@ class _Template(bytearray):
         self._columns.append((len(self), encoded.view(np.uint8).reshape(-1, size)))
         self += bytes(size)
 
-    def rows(self) -> NDArray[np.uint8]:
-        """All records."""
-        rows = np.empty((self._records, len(self)), np.uint8)
+    def rows(self, first: int, end: int) -> NDArray[np.uint8]:
+        """The records from ``first`` to before ``end``, a row of bytes each: (records, bytes)."""
+        end = min(end, self.records)
+        rows = np.empty((end - first, len(self)), np.uint8)
         rows[:] = np.frombuffer(self, np.uint8)
         for place, column in self._columns:
-            rows[:, place : place + column.shape[1]] = column
+            rows[:, place : place + column.shape[1]] = column[first:end]
         return rows

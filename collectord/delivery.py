@@ -26,7 +26,8 @@ from zmq.utils.monitor import parse_monitor_message
 
 from collectord import wire
 from collectord.batch import Batch
-from collectord.buffer import Buffer, now
+from collectord.buffer import Buffer
+from collectord.clock import now
 from collectord.reports import PublishError, Rejection, StaleEpoch
 from collectord.spool import Spool
 

@@ -64,7 +64,7 @@ def check_names(key: str, struct: str) -> None:
         raise ValueError(f"key {key!r:.200} has more than {wire.KEY_BYTES} bytes of UTF-8")
     if not isinstance(struct, str):
         raise ValueError(f"struct {struct!r:.200} is not a text")
-    _check_name("struct", struct)
+    check_name("struct", struct)
 
 
 def check_attributes(attributes: Mapping[str, Any]) -> None:
@@ -72,13 +72,14 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
     if not isinstance(attributes, Mapping):
         raise ValueError(f"attributes {attributes!r:.200} are not a map of names to values")
     for name, value in attributes.items():
-        _check_name("attribute", name)
+        check_name("attribute", name)
         if isinstance(value, (dict, list, tuple)):
             _check_depth(name, value, _DEPTH_OF_VALUES + 1)
 
 
 @functools.lru_cache(maxsize=4096)
-def _check_name(what: str, name: str) -> None:
+def check_name(what: str, name: str) -> None:
+    """Raises ValueError for what is no name of a struct or an attribute."""
     if not isinstance(name, str) or len(name) > wire.NAME_BYTES or not _NAME.fullmatch(name):
         raise ValueError(
             f"{what} {name!r:.200} is not a name: letters, digits and _, at most "

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from collectord import wire
 from collectord.engine import ProxyState
 
-PERIOD = 60
-"""Seconds of a period."""
+PERIOD = wire.PERIOD
 TIMEOUT = 1
 """Closed periods without a sample after which a proxy UVE is deleted."""
 METRICS = 4096

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import zmq
 
 from collectord import wire
-from collectord.buffer import Buffer, Waiter, now
+from collectord.buffer import Buffer, Waiter
+from collectord.clock import now
 from collectord.delivery import Sender
 from collectord.encoding import encode_record
 from collectord.reports import (
@@ -252,11 +253,11 @@ class Publisher:
         """The records, as many together as a batch takes, and how many."""
         from collectord.columns import encode_columns  # here: numpy takes long to import
 
-        rows = encode_columns(key, struct, attributes, times)
-        step = self._buffer.rows_of_a_batch(rows.shape[1])
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step]
-            yield part.tobytes(), len(part)
+        columns = encode_columns(key, struct, attributes, times)
+        step = self._buffer.rows_of_a_batch(len(columns))
+        for first in range(0, columns.records, step):
+            rows = columns.rows(first, first + step)
+            yield rows.tobytes(), len(rows)
 
     def _put(self, records: bytes, count: int, deadline: float | None) -> int:
         while not isinstance(taken := self._buffer.put(records, count), int):

@@ -29,6 +29,11 @@ NESTING = 32
 REQUEST_BYTES = 1 << 20
 """The largest request that is read."""
 
+PERIOD = 60
+"""Seconds of a period of the proxy UVEs."""
+RING = 8
+"""Periods that a series holds open."""
+
 Record = Sequence[Any]
 """``[key, struct, attributes]`` or ``[key, struct, attributes, time]``."""
 

@@ -67,7 +67,7 @@ class TestEncoding:
         + [pytest.param(np.arange(10)[::2], id="every other item")],
     )
     def test_each_record_has_its_item_of_a_column(self, column: np.ndarray[Any, Any]) -> None:
-        rows = encode_columns(KEY, STRUCT, {"value": column}, TIMES)
+        rows = encode_columns(KEY, STRUCT, {"value": column}, TIMES).rows(0, len(TIMES))
 
         assert [msgpack.unpackb(row.tobytes()) for row in rows] == [
             [KEY, STRUCT, {"value": value}, time]
@@ -101,14 +101,20 @@ class TestEncoding:
         )
     )
     def test_they_are_what_publish_makes_of_each(self, attributes: dict[str, Any]) -> None:
-        rows = encode_columns(KEY, STRUCT, attributes, TIMES)
+        rows = encode_columns(KEY, STRUCT, attributes, TIMES).rows(0, len(TIMES))
 
         for place, row in enumerate(rows):
             alone = encode_record(KEY, STRUCT, item(attributes, place), int(TIMES[place]))
             assert msgpack.unpackb(row.tobytes()) == msgpack.unpackb(alone)
 
     def test_no_times_are_no_records(self) -> None:
-        assert encode_columns(KEY, STRUCT, {"value": np.array([])}, TIMES[:0]).shape[0] == 0
+        assert encode_columns(KEY, STRUCT, {"value": np.array([])}, TIMES[:0]).records == 0
+
+    def test_some_of_them_can_be_had_alone(self) -> None:
+        columns = encode_columns(KEY, STRUCT, {"value": TIMES}, TIMES)
+        parts = [columns.rows(first, first + 2) for first in range(0, 5, 2)]
+        assert [len(part) for part in parts] == [2, 2, 1]
+        assert np.array_equal(np.concatenate(parts), columns.rows(0, 5))
 
     @pytest.mark.parametrize(
         ("attributes", "times", "complaint"),

@@ -111,13 +111,13 @@ class Stream:
     def __init__(self, simulation: Simulation, start: int, interval: float) -> None:
         self.simulation = simulation
         self._chunks = simulation.chunks(start, interval)
-        self._rest: Block = next(self._chunks)
+        self._rest: Block | None = None
 
     def take(self, steps: int) -> Block:
         """The next steps, at least one."""
         parts: list[Block] = []
         while steps > 0:
-            if not self._rest.steps:
+            if not (self._rest and self._rest.steps):
                 self._rest = next(self._chunks)
             part = self._rest.part(0, steps)
             self._rest = self._rest.part(part.steps, self._rest.steps)

@@ -7,9 +7,9 @@ answers. What differs is that all of them live in this process.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from collectord.client import FlushTimeout, Publisher, PublishError, Rejection
+from collectord import wire
+from collectord.client import Counters, FlushTimeout, Publisher, PublishError, Rejection
 from collectord.descriptors import allow_descriptors
 from collectord.netops.block import Block, Report, Simulation
 from collectord.netops.target import TargetClosed, TargetError
@@ -25,15 +26,17 @@ from collectord.netops.target import TargetClosed, TargetError
 if TYPE_CHECKING:
     from collectord.curve import Curve
 
-RING_SECONDS = 420.0
-"""Seconds of history that sources may be apart so that none comes late: they touch at most 8
-periods, as many as the collector's ring has."""
+RING_SECONDS = float((wire.RING - 1) * wire.PERIOD)
+"""Seconds of history that sources may be apart so that none comes late: wherever they begin, they
+touch no more periods than the collector's ring has."""
 BUFFER_BYTES = 256 << 20
 """For all sources together, but no less for one than:"""
 LEAST_BUFFER = 1 << 20
 PATIENCE = 5.0
 """Seconds without an answer after which it is said that one waits for it."""
 DESCRIPTORS_OF_A_SOURCE = 8
+
+_ADDRESS = re.compile(r"tcp://[^\s/@]+:[1-9][0-9]{0,4}")
 
 logger = logging.getLogger(__name__)
 
@@ -60,23 +63,21 @@ class CollectorTarget:
         curve: Curve | None = None,
         timeout: float = math.inf,
     ) -> None:
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError(
+                f"{address!r:.200} is not tcp://<host>:<port>, as tcp://127.0.0.1:8086"
+            )
         self.address = address
         self._timeout = timeout
         self._batch_records = batch_records
         self._curve = curve
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))
-        try:
-            with self._context.socket(zmq.DEALER) as probe:
-                probe.connect(address)
-        except zmq.ZMQError as error:
-            self._context.term()
-            raise ValueError(
-                f"cannot connect to {address!r}: {error}; write tcp://<host>:<port>"
-            ) from error
         self._publishers: dict[str, Publisher] = {}
         self._descriptions: dict[str, list[Report]] = {}
-        self._met: set[int] = set()
+        self._met: list[Simulation] = []
+        self._lost: set[str] = set()
+        """Sources of which the collector has nothing any more: they describe themselves again."""
         self._time = 0
         self._lock = threading.Lock()
         """Of ``_publishers`` and ``_is_closed``: nobody is made after the end."""
@@ -92,8 +93,10 @@ class CollectorTarget:
         """Let every source tell its part of the block."""
         self._time = int(block.times[0])
         try:
-            if id(simulation) not in self._met:
+            if simulation not in self._met:
                 self._meet(simulation)
+            while self._lost:
+                self._describe(self._lost.pop())
             for report in simulation.reports(block):
                 publisher = self._publishers[report.source]
                 if report.times is None:
@@ -114,10 +117,13 @@ class CollectorTarget:
                     publisher.flush(min(PATIENCE, max(end - time.monotonic(), 0.0)))
                     break
                 except FlushTimeout as error:
+                    trouble = str(error)
+                    if publisher.counters.overloaded:
+                        trouble += "; it is overloaded, or at one of its limits"
                     if time.monotonic() >= end:
-                        raise TargetError(str(error)) from error
-                    self.trouble = str(error)
-                    logger.warning("waiting: %s", error)
+                        raise TargetError(trouble) from error
+                    self.trouble = trouble
+                    logger.warning("waiting: %s", trouble)
                 except PublishError as error:
                     raise self._ended(error) from error
         self.trouble = ""
@@ -134,11 +140,8 @@ class CollectorTarget:
 
     def counts(self) -> Mapping[str, int]:
         """The counters of all publishers, added up."""
-        total: dict[str, int] = {}
-        for publisher in list(self._publishers.values()):
-            for name, value in dataclasses.asdict(publisher.counters).items():
-                total[name] = total.get(name, 0) + value
-        return total
+        counters = [vars(publisher.counters) for publisher in list(self._publishers.values())]
+        return {name: sum(each[name] for each in counters) for name in vars(Counters())}
 
     def _meet(self, simulation: Simulation) -> None:
         """Make the sources of the simulation, and let them tell what does not change."""
@@ -146,13 +149,14 @@ class CollectorTarget:
         with self._lock:
             if self._is_closed:
                 raise TargetClosed
-            needed = len(sources) * DESCRIPTORS_OF_A_SOURCE
+            count = len(self._publishers.keys() | sources)
+            needed = count * DESCRIPTORS_OF_A_SOURCE
             if needed > (allowed := allow_descriptors()):
                 raise TargetError(
-                    f"{len(sources)} sources need about {needed} file descriptors, a connection "
-                    f"each, and the system allows {allowed}: raise `ulimit -Hn`, or simulate less"
+                    f"{count} sources need about {needed} file descriptors, a connection each, "
+                    f"and the system allows {allowed}: raise `ulimit -Hn`, or simulate less"
                 )
-            self._met.add(id(simulation))
+            self._met.append(simulation)
             for report in simulation.descriptions():
                 self._descriptions.setdefault(report.source, []).append(report)
             for source in sources:
@@ -174,7 +178,8 @@ class CollectorTarget:
             durable_timeout=0,
             aggtypes=aggtypes,
             on_rejected=self._note,
-            on_restart=lambda _: self._describe(source),
+            # Not from here: in the publisher's own thread a full buffer can't be waited for.
+            on_restart=lambda _: self._lost.add(source),
             context=self._context,
             curve=self._curve,
         )

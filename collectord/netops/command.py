@@ -7,44 +7,43 @@ for each subcommand. What they need is imported when they run: it may not be ins
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
 import os
 import signal
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-import zmq
 from rich.console import Console
-from rich.text import Text
 
-from collectord import __version__, terminal
+from collectord import __version__
 from collectord.client import INGEST_ADDRESS, QueryError, Timeout
-from collectord.connection import reach
 from collectord.ctl_common import (
     NOTHING,
     OK,
     REFUSED,
     UNREACHABLE,
     USAGE,
-    Output,
     UsageError,
     add_keys,
     address,
     complain,
     curve,
     ended,
-    made,
     prepare,
 )
-from collectord.netops.command_common import PROGRAM, Failure, configured, seconds, some_seconds
+from collectord.netops.command_common import (
+    PROGRAM,
+    Failure,
+    configured,
+    log_to,
+    seconds,
+    some_seconds,
+)
 from collectord.netops.local import CollectorError
 from collectord.netops.target import TargetError
 
 if TYPE_CHECKING:
-    from collectord.netops.configuration import Configuration
+    pass
 
 EPILOG = """\
 Times are seconds, or have a unit: 90, 15m, 24h, 1d. A configuration is JSON; - reads it from
@@ -57,7 +56,6 @@ exit codes:
   3  no collector answers
   4  the collector refuses, this key perhaps
 """
-PLACES_SHOWN = 12
 EXTRAS = {"matplotlib": "plots"}
 """The extra that a library comes with; all others come with ``netops``."""
 
@@ -90,61 +88,9 @@ def port(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """``collectord-netops run``."""
-    configuration = configured(options)
+    from collectord.netops import run_command
 
-    from collectord.netops.collector import CollectorTarget
-    from collectord.netops.progress import follow
-    from collectord.netops.run import Run
-    from collectord.netops.targets import (
-        ResponseTarget,
-        UnknownTarget,
-        functions_of,
-        make_target,
-        resolved,
-        shown,
-    )
-
-    keys = curve(options)
-    try:
-        meant = resolved(configuration.target, functions_of(options.collector))
-        batch = configuration.max_samples_per_batch
-        target = make_target(meant, functions={}, batch=batch, curve=keys)
-    except UnknownTarget as error:
-        raise UsageError(str(error)) from error
-    if options.check:
-        target.close()
-        check(configuration, shown(meant), options)
-        return OK
-    console = Console(stderr=True)
-    with contextlib.closing(target):
-        if isinstance(target, CollectorTarget):
-            reach(zmq.DEALER, target.address, keys, options.timeout)
-        running = made(
-            Run,
-            configuration=configuration,
-            target=target,
-            history=options.history,
-            speed=options.speed,
-            duration=options.duration,
-        )
-        _log_to(console)
-        progress = follow(running, console)
-    counts = Counter(target.counts())
-    if isinstance(target, CollectorTarget):
-        counts = Counter(
-            sent=counts["published"],
-            applied=counts["acknowledged"] - counts["rejected"],
-            rejected=counts["rejected"],
-        )
-        if target.rejection:
-            first = target.rejection
-            complain(f"first rejected: {first.code}: {first.message}", PROGRAM)
-    if isinstance(target, ResponseTarget):
-        Output(options).one(target.emitters, lambda: Text(f"{len(target.emitters)} emitters"))
-    else:
-        told = {"values": progress.values, **counts}
-        Output(options).one(told, terminal.sent, told)
-    return NOTHING if progress.error or counts["rejected"] else OK
+    return run_command.run(options)
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -155,7 +101,7 @@ def serve(options: argparse.Namespace) -> int:
     from collectord.netops.service import serve as serve_http
     from collectord.netops.targets import UnknownTarget, functions_of
 
-    _log_to(Console(stderr=True))
+    log_to(Console(stderr=True))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(OK))  # uvicorn, too, raises them at the end
     try:
@@ -165,6 +111,7 @@ def serve(options: argparse.Namespace) -> int:
             functions=functions_of(options.collector) | dict(options.function),
             configuration=configuration,
             curve=curve(options),
+            allow_hosts=options.allow_host,
         )
     except (ConflictError, UnknownTarget) as error:
         raise UsageError(str(error)) from error
@@ -186,69 +133,6 @@ def demo(options: argparse.Namespace) -> int:
     from collectord.netops import demo
 
     return demo.run(options)
-
-
-def check(configuration: Configuration, target: str, options: argparse.Namespace) -> None:
-    """``run --check``: what the configuration means, and what its collector needs."""
-    from collectord.netops.network import simulations, uve_proxy_list
-
-    simulated = simulations(configuration)
-    sites: Counter[str] = Counter()
-    networks: Counter[str] = Counter()
-    for simulation in simulated:
-        for emitter in simulation.emitters:
-            place, _, _ = emitter.id.rpartition("/")
-            (sites if "site" in emitter.labels else networks)[place] += 1
-    values = sum(len(simulation.emitters) * len(simulation.metrics) for simulation in simulated)
-    meant = {
-        "sites": dict(sites),
-        "virtual_networks": dict(networks),
-        "metrics": [name for simulation in simulated for name in simulation.metrics],
-        "interval": configuration.interval,
-        "values_per_second": round(values / configuration.interval, 3),
-        "target": target,
-        "uve_proxy_list": uve_proxy_list(simulated),
-    }
-    Output(options).one(meant, _meaning, meant)
-
-
-def _meaning(meant: Mapping[str, Any]) -> Text:
-    lines = []
-    for name, who in (("sites", "devices"), ("virtual_networks", "vrouters")):
-        places = meant[name]
-        if places:
-            what = name.replace("_", " ")
-            lines.append(f"{len(places):,} {what}, {sum(places.values()):,} that report them:")
-        lines += [
-            f"  {place}, {count:,} {who}" for place, count in [*places.items()][:PLACES_SHOWN]
-        ]
-        if len(places) > PLACES_SHOWN:
-            lines.append(f"  and {len(places) - PLACES_SHOWN:,} more")
-    lines += [
-        f"metrics: {', '.join(meant['metrics'])}",
-        f"every {meant['interval']:g} s, {meant['values_per_second']:,.12g} values/s in all",
-        f"target: {meant['target']}",
-        "a collector needs in its configuration, under [DEFAULT]:",
-        f"uve_proxy_list={meant['uve_proxy_list']}",
-    ]
-    return Text("\n".join(map(terminal.clean, lines)))
-
-
-class _ConsoleHandler(logging.Handler):
-    """Log lines on a console, above the bar if there is one."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = terminal.clean(f"{PROGRAM}: {record.getMessage()}")
-        self._console.print(Text(text), soft_wrap=True)
-
-
-def _log_to(console: Console) -> None:
-    logging.getLogger("collectord").addHandler(_ConsoleHandler(console))
-    logging.getLogger("collectord.netops").setLevel(logging.INFO)
 
 
 class Command(NamedTuple):
@@ -282,7 +166,21 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--seed", metavar="N", type=int, help="the same one gives the same network and series")
     add("--check", action="store_true", help="only say what the configuration means")
     _add_form(parser)
-    _add_collector(parser)
+    group = _add_collector(parser)
+    group.add_argument(
+        "--query",
+        metavar="ADDRESS",
+        type=address,
+        default=os.environ.get("COLLECTORCTL_QUERY") or None,
+        help="where it is asked what came late; or what $COLLECTORCTL_QUERY says",
+    )
+    group.add_argument(
+        "--timeout",
+        type=some_seconds,
+        default=5.0,
+        metavar="TIME",
+        help="to wait for it: %(default)s s",
+    )
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
@@ -294,6 +192,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="PORT",
         default=8100,
         help="port to listen on: %(default)s; 0: any",
+    )
+    add(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="another name that it may be called by, beside its address; may be given again",
     )
     add("--configuration", metavar="FILE", help="as if it had come by /configure; - reads it")
     add(
@@ -329,7 +234,7 @@ def _add_form(parser: argparse.ArgumentParser) -> None:
     forms.add_argument("--table", action="store_true", help="text, as on a terminal")
 
 
-def _add_collector(parser: argparse.ArgumentParser) -> None:
+def _add_collector(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("the collector")
     group.add_argument(
         "--collector",
@@ -339,13 +244,7 @@ def _add_collector(parser: argparse.ArgumentParser) -> None:
         help="%(default)s, or what $COLLECTORCTL_INGEST says",
     )
     add_keys(group)
-    group.add_argument(
-        "--timeout",
-        type=float,
-        default=5.0,
-        metavar="S",
-        help="seconds to wait for it: %(default)s",
-    )
+    return group
 
 
 COMMANDS: dict[str, Command] = {
@@ -387,6 +286,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    chosen = next((word for word in arguments if not word.startswith("-")), "")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(
@@ -396,7 +296,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             epilog=f"example:\n  {command.example}\n\n{EPILOG}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if name in arguments:
+        if name == chosen:
             command.add_arguments(subparser)
     return parser
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import sys
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.text import Text
+
+from collectord import terminal
 from collectord.ctl_common import USAGE, UsageError, complain
 
 if TYPE_CHECKING:
@@ -67,3 +72,21 @@ def configured(options: argparse.Namespace) -> Configuration:
         for sentence in error.errors:
             complain(sentence, PROGRAM)
         raise SystemExit(USAGE) from error
+
+
+class _ConsoleHandler(logging.Handler):
+    """Log lines on a console, above the bar if there is one."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = terminal.clean(f"{PROGRAM}: {record.getMessage()}")
+        self._console.print(Text(text), soft_wrap=True)
+
+
+def log_to(console: Console) -> None:
+    """Let what is logged be read there."""
+    logging.getLogger("collectord").addHandler(_ConsoleHandler(console))
+    logging.getLogger("collectord.netops").setLevel(logging.INFO)

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -26,7 +24,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from collectord import wire
+from collectord.encoding import check_name
+from collectord.netops.configuration_errors import sentences
 
 CONFIGURATION_BYTES = 1 << 20
 """The longest text of a configuration that is read."""
@@ -34,9 +33,21 @@ EMITTERS = 10_000
 """The most devices and vrouters of virtual networks that one configuration may have."""
 METRICS = 32
 """The most metrics that a device may have."""
-SCENARIO_STEPS = 1_000_000
-ERRORS = 20
-"""The most that one ConfigurationError tells."""
+MINUTE_VALUES = 20_000_000
+"""The most values in a minute, which is sent and judged as one.
+
+With a step every second, 10,000 devices of 32 metrics have almost as many.
+"""
+SCENARIO_STEPS = 1 << 14
+"""The longest scenario, which is short beside the life of a device in ``devices.py``."""
+INCIDENT_STEPS = 1_000_000
+FLOODED_FLOWS = 1_000_000
+"""The most flows that a flood may bring to a network on a vrouter.
+
+Their bytes, about 25,000 a second for each, are counted in 63 bits for more than ten years.
+"""
+VROUTER_METRICS = 6
+"""How many a network on a vrouter has; see ``virtual_networks.py``."""
 RESERVED = frozenset(
     {
         "alerts",
@@ -64,12 +75,10 @@ class ConfigurationError(ValueError):
 
 
 def _name(name: str) -> str:
-    if len(name) > wire.NAME_BYTES or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise PydanticCustomError(
-            "refused",
-            f"a name must be letters, digits and _, at most {wire.NAME_BYTES} of them, "
-            "not beginning with a digit",
-        )
+    try:
+        check_name("metric", name)
+    except ValueError as error:
+        raise PydanticCustomError("refused", "{text}", {"text": str(error)}) from None
     if name in RESERVED:
         raise PydanticCustomError("refused", "must have another name: this one is reserved")
     return name
@@ -171,12 +180,18 @@ class Distribution(_Strict):
 
     @model_validator(mode="after")
     def _check_extremes(self) -> Distribution:
-        if "max" not in self.model_fields_set:
+        given = self.model_fields_set.copy()
+        if "max" not in given:
             self.max = self.mu + 6 * self.deviation
-        if "min" not in self.model_fields_set:
+        if "min" not in given:
             self.min = self.mu - 6 * self.deviation
         if self.max < self.min:
-            self._refuse({("max",): f"must be at least min, {self.min:g}, not {self.max:g}"})
+            least, most = f"{self.min:g}", f"{self.max:g}"
+            if "max" not in given:
+                text = f"must be at most max, by default six deviations above mu, {most}"
+                self._refuse({("min",): f"{text}, not {least}"})
+            default = "" if "min" in given else "by default six deviations below mu, "
+            self._refuse({("max",): f"must be at least min, {default}{least}, not {most}"})
         return self
 
 
@@ -267,7 +282,7 @@ class PlannedIncident(_Strict):
     vrouters: Text = "*"
     step: Annotated[int, Field(ge=0, le=1 << 40)]
     kind: Literal["flood", "drop"]
-    length: Annotated[int, Field(ge=1, le=SCENARIO_STEPS)] | None = None
+    length: Annotated[int, Field(ge=1, le=INCIDENT_STEPS)] | None = None
 
 
 class VirtualNetworks(_Strict):
@@ -277,7 +292,7 @@ class VirtualNetworks(_Strict):
     num_vrouters: Count = 10
     vms_per_vrouter: Annotated[int, Field(ge=0, le=1000)] = 2
     """Virtual machines of each network on each vrouter."""
-    flows: Annotated[float, Field(ge=0, le=1 << 19)] = 40.0
+    flows: Annotated[float, Field(ge=0, le=FLOODED_FLOWS)] = 40.0
     """Of a network on a vrouter, in each direction, in the mean of all of them and of the day."""
     flow_seconds: Annotated[float, Field(ge=0.001, le=86_400)] = 30.0
     """How long a flow lasts: the longer, the slower their number wanders."""
@@ -290,7 +305,7 @@ class VirtualNetworks(_Strict):
     flood_factor: Annotated[float, Field(ge=1, le=100)] = 5.0
     drop_factor: Share = 0.1
     """How many times as many flows there are in a flood, and in a drop."""
-    incident_length: Annotated[int, Field(ge=1, le=SCENARIO_STEPS)] = 120
+    incident_length: Annotated[int, Field(ge=1, le=INCIDENT_STEPS)] = 120
     """Steps that a flood or a drop takes, about."""
     local_share: Share = 0.5
     """Of floods and drops are on one vrouter of the network, the others on all of them."""
@@ -298,10 +313,16 @@ class VirtualNetworks(_Strict):
     """Those that are wanted, beside the random ones; an error of devices says nothing of flows."""
 
     @model_validator(mode="after")
-    def _check_rates(self) -> VirtualNetworks:
+    def _check_together(self) -> VirtualNetworks:
+        errors: dict[tuple[int | str, ...], str] = {}
         if self.flood_rate + self.drop_rate > 1:
-            rest = 1 - self.flood_rate
-            self._refuse({("drop_rate",): f"must be at most 1 - flood_rate, {rest:g}"})
+            errors["drop_rate",] = f"must be at most 1 - flood_rate, {1 - self.flood_rate:g}"
+        if self.flows * self.flood_factor > FLOODED_FLOWS:
+            errors["flows",] = (
+                f"must be at most {FLOODED_FLOWS} / flood_factor, "
+                f"{FLOODED_FLOWS / self.flood_factor:g}, not {self.flows:g}"
+            )
+        self._refuse(errors)
         return self
 
 
@@ -341,7 +362,7 @@ class Configuration(_Strict):
     errors: Annotated[list[PlannedError], Field(max_length=1000)] = []
     error_rate: Probability = 0.001
     """With which a device that is well enters a scenario, each step."""
-    site_error_rate: Probability = 0.0
+    site_error_rate: Annotated[float, Field(ge=0, le=0.1)] = 0.0
     """With which all devices of a site enter the same scenario, each step."""
     interval: Annotated[float, Field(ge=0.001, le=86_400)] = 1.0
     """Seconds from step to step."""
@@ -357,7 +378,7 @@ class Configuration(_Strict):
         try:
             return super().model_validate(obj, **options)
         except ValidationError as error:
-            raise ConfigurationError(list(_sentences(error))) from None
+            raise ConfigurationError(list(sentences(error, cls))) from None
 
     @model_validator(mode="after")
     def _check_together(self) -> Configuration:
@@ -383,6 +404,13 @@ class Configuration(_Strict):
             errors["deployment",] = (
                 f"must have at most {EMITTERS} devices and vrouters of virtual networks in all, "
                 f"not {self.deployment.devices} and {vrouters}"
+            )
+        width = self.deployment.devices * len(self.metrics) + vrouters * VROUTER_METRICS
+        steps = max(60 / self.interval, 1)
+        if width * steps > MINUTE_VALUES:
+            errors["interval",] = (
+                f"must leave at most {MINUTE_VALUES} values in a minute, "
+                f"not {round(width * steps)}: {width} at each step"
             )
         self._refuse(errors)
         return self
@@ -413,78 +441,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{name!r:.100} is written twice in one object")
         value[name] = item
     return value
-
-
-_WRONG = {
-    "bool_type": "must be true or false",
-    "dict_type": "must be an object",
-    "finite_number": "must be a finite number",
-    "float_type": "must be a number",
-    "greater_than_equal": "must be at least {ge}",
-    "int_type": "must be a whole number",
-    "less_than": "must be below {lt}",
-    "less_than_equal": "must be at most {le}",
-    "list_type": "must be a list",
-    "literal_error": "must be {expected}",
-    "model_type": "must be an object",
-    "plain": "{text}",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_too_short": "must have at least {min_length} character",
-    "string_type": "must be a text",
-    "string_unicode": "must be a text that UTF-8 can write",
-    "too_long": "must have at most {max_length} entries",
-}
-"""pydantic's types of errors in our words, which are followed by what stood there."""
-
-
-def _sentences(errors: ValidationError) -> Iterator[str]:
-    for error in errors.errors()[:ERRORS]:
-        path = ".".join(_part(str(part)) for part in error["loc"] if part != "[key]")
-        subject = f"{path}:" if path else "the configuration"
-        kind = error["type"]
-        if kind == "missing":
-            yield f"{subject} is required"
-        elif kind == "extra_forbidden":
-            yield f"{subject} is unknown; known are {', '.join(_known(error['loc'][:-1]))}"
-        elif kind in _WRONG:
-            bounds = {
-                name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound
-                for name, bound in error.get("ctx", {}).items()
-            }
-            text = _WRONG[kind].format_map({"text": error["msg"], **bounds})
-            yield f"{subject} {text}, not {_shown(error['input'])}"
-        else:
-            yield f"{subject} {error['msg']}"
-    if errors.error_count() > ERRORS:
-        yield f"and {errors.error_count() - ERRORS} more are wrong"
-
-
-def _part(name: str) -> str:
-    return name[:100] if name.isprintable() else json.dumps(name[:100])
-
-
-def _known(place: tuple[int | str, ...]) -> Iterable[str]:
-    """The fields that there may be at that place of a configuration."""
-    kind: Any = Configuration
-    for part in place:
-        fields = getattr(kind, "model_fields", None)
-        kind = fields[part].annotation if fields else get_args(kind)[-1]  # of a list or a dict
-        if isinstance(kind, UnionType):  # with None
-            kind = get_args(kind)[0]
-    known: Iterable[str] = kind.model_fields
-    return known
-
-
-def _shown(value: object) -> str:
-    match value:
-        case dict():
-            return "an object"
-        case list() | tuple():
-            return "a list"
-        case None | bool() | int() | float() | str():
-            try:
-                text = json.dumps(value)
-            except ValueError:  # an integer of more digits than Python writes
-                text = "a number of very many digits"
-            return text if len(text) <= 80 else f"{text[:76]} …"
-    return repr(value)[:80]

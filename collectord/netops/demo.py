@@ -23,8 +23,8 @@ from rich.live import Live
 from rich.text import Text
 
 from collectord import terminal
-from collectord.buffer import now
 from collectord.client import QueryClient, View
+from collectord.clock import now
 from collectord.ctl_common import OK
 from collectord.netops.block import SECOND
 from collectord.netops.collector import CollectorTarget
@@ -110,6 +110,8 @@ def send_history(console: Console, running: Run, interrupted: Event) -> None:
         while (progress := running.progress()).state == "priming" and not interrupted.is_set():
             display.show(progress)
             time.sleep(LOOK_AGAIN)
+    if progress.error:
+        raise Failure(progress.error)
     if not interrupted.is_set():
         took = time.monotonic() - began
         console.print(f"a day of history went in: {progress.values:,} values in {took:.1f} s")

@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 
 from collectord.netops.block import SECOND, Block, Emitter, Measure, Report
 from collectord.netops.configuration import Configuration, Metric
-from collectord.netops.scenarios import NEVER, Episodes, Failures
+from collectord.netops.draws import Draws, generator
+from collectord.netops.scenarios import NEVER, SPAN, Episodes, Failures
 from collectord.netops.shapes import Shape
 from collectord.netops.topology import sites
 
-FAILURES, SHAPES, SERIES = 2, 4, 5
-"""The streams of random numbers for each purpose; ``topology.py`` has another."""
-LIFE = 1 << 16
-"""Steps after which all devices begin anew, and well. So nothing depends on what was longer ago."""
-CHUNK = 256
-"""Steps that are drawn at once, ..."""
-CHUNK_VALUES = 1 << 21
-"""... or fewer, if they have more values."""
+LIFE = 1 << 18
+"""Steps after which all devices begin anew, and well, but for planned errors that are under way.
+
+So nothing depends on what was longer ago; a failure that is under way at the end is cut short.
+"""
+CHUNK = 1 << 8
+"""Steps after which each series goes on with new random numbers; ``SPAN`` is a multiple."""
+BLOCK_VALUES = 1 << 21
+"""The most values that are drawn at once, if a step has no more."""
 DEVICE, SITE, COMPANY = "UveDevice", "UveSite", "UveCompany"
 
 
@@ -43,7 +45,7 @@ class DeviceSimulation:
             for name, metric in configuration.metrics.items()
         }
         width = len(self.emitters) * len(self.metrics)
-        self._chunk = max(min(CHUNK, CHUNK_VALUES // width), 1)
+        self._steps = max(min(CHUNK, BLOCK_VALUES // width), 1)
         summed = dict.fromkeys([*self.metrics, "devices", "devices_in_error"], "sum")
         self.aggtypes: Mapping[str, Mapping[str, str]] = {SITE: summed, COMPANY: summed}
         self.proxied: Sequence[str] = [
@@ -58,29 +60,35 @@ class DeviceSimulation:
         """
         period = round(interval * SECOND)
         first, offset = divmod(start, period)
-        metrics = enumerate(self._configuration.metrics.items())
-        series = [
-            _Series(self._configuration, number, name, metric, len(self.emitters))
-            for number, (name, metric) in metrics
-        ]
-        for life in itertools.count(first // LIFE):
-            begin = life * LIFE
-            random = np.random.default_rng([self._configuration.seed, FAILURES, life])
-            failures = Failures(self._configuration, self.emitters, random, first - begin)
-            for place in range(0, LIFE, self._chunk):
-                end = min(place + self._chunk, LIFE)
-                episodes = failures.episodes(place, end)
-                if begin + end <= first:
-                    continue
-                times = offset + period * np.arange(begin + place, begin + end)
-                drawn = {
-                    one.name: one.draw(times, begin + place, place, episodes) for one in series
-                }
-                yield Block(
-                    times,
-                    {name: values for name, (values, _) in drawn.items()},
-                    {name: is_error for name, (_, is_error) in drawn.items()},
-                ).part(max(first - begin - place, 0), end - place)
+        series = {
+            name: _Series(self._configuration, name, metric, len(self.emitters))
+            for name, metric in self._configuration.metrics.items()
+        }
+        for life, chunk, episodes in self._chunks(first):
+            for one in series.values():
+                one.begin((life + chunk) // CHUNK)
+            # Numbers are drawn in the order of the steps, so that how many at once is the same.
+            for place in range(chunk, chunk + CHUNK, self._steps):
+                end = min(place + self._steps, chunk + CHUNK)
+                times = offset + period * np.arange(life + place, life + end)
+                here = episodes.within(place, end)
+                drawn = {name: one.draw(times, place, here) for name, one in series.items()}
+                if life + end > first:
+                    yield Block(
+                        times,
+                        {name: values for name, (values, _) in drawn.items()},
+                        {name: is_error for name, (_, is_error) in drawn.items()},
+                    ).part(max(first - life - place, 0), end - place)
+
+    def _chunks(self, first: int) -> Iterator[tuple[int, int, Episodes]]:
+        """From the one on that has step ``first``: where its life begins, where in it the chunk
+        does, and who fails, counted in steps of the life."""
+        for life in itertools.count(first // LIFE * LIFE, LIFE):
+            failures = Failures(self._configuration, self.emitters, life // LIFE, first - life)
+            for span, episodes in zip(range(0, LIFE, SPAN), failures.spans(), strict=False):
+                for chunk in range(span, span + SPAN, CHUNK):
+                    if life + chunk + CHUNK > first:
+                        yield life, chunk, episodes
 
     def descriptions(self) -> Iterator[Report]:
         """What every device is, and its share of its site and company."""
@@ -118,18 +126,17 @@ class DeviceSimulation:
 class _Series:
     """The series of one metric, device by device.
 
-    Each metric has random numbers of its own, so that one more leaves the others as they are.
+    Each metric has random numbers of its own, by its name, so that one more leaves the others as
+    they are.
     """
 
     def __init__(
-        self, configuration: Configuration, number: int, name: str, metric: Metric, devices: int
+        self, configuration: Configuration, name: str, metric: Metric, devices: int
     ) -> None:
-        self.name = name
         self._seed = configuration.seed
-        self._number = number
+        self._name = name
         self._distribution = metric.metric
-        random = np.random.default_rng([self._seed, SHAPES, number])
-        self._shape = Shape(metric.metric, devices, random)
+        self._shape = Shape(metric.metric, devices, generator(self._seed, Draws.SHAPES, name))
         self._devices = devices
         self._joins = np.array(
             [scenario.joins.get(name, NEVER) for scenario in configuration.error_scenarios], int
@@ -137,22 +144,28 @@ class _Series:
         is_low = metric.alerts is not None and metric.alerts.type
         self._extreme = metric.metric.min if is_low else metric.metric.max
 
+    def begin(self, chunk: int) -> None:
+        """What is drawn from now on is of that chunk, the chunks counted since the Unix epoch."""
+        self._random = generator(self._seed, Draws.SERIES, chunk, self._name)
+        self._peaks = generator(self._seed, Draws.PEAKS, chunk, self._name)
+
     def draw(
-        self, times: NDArray[np.int64], step: int, place: int, episodes: Episodes
+        self, times: NDArray[np.int64], place: int, episodes: Episodes
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Values and truth at these times: the steps from ``step`` on since the Unix epoch, and
-        from ``place`` on among those that the episodes count."""
-        random = np.random.default_rng([self._seed, SERIES, self._number, step])
-        values = random.standard_normal((self._devices, len(times)))
-        values *= self._distribution.deviation  # the sum of two normals is a normal
+        """Values and truth at these times, which are the next ones of the chunk, and the steps from
+        ``place`` on among those that the episodes count."""
+        normal = self._random.standard_normal((len(times), self._devices))
+        # The sum of two normals is a normal.
+        values = np.multiply(normal.T, self._distribution.deviation, order="C")
         values += self._shape.mean(times)
         np.clip(values, self._distribution.min, self._distribution.max, out=values)
         is_error = np.zeros(values.shape, np.bool_)
         failing, steps, likelihood = episodes.failing(self._joins)
         where = failing * len(times) + steps - place
         is_error.reshape(-1)[where] = True
-        is_peak = random.random(len(where)) < likelihood
-        values.reshape(-1)[where[is_peak]] = self._extreme
+        in_order = np.argsort(steps * self._devices + failing)
+        is_peak = self._peaks.random(len(where)) < likelihood[in_order]
+        values.reshape(-1)[where[in_order[is_peak]]] = self._extreme
         return values, is_error
 
 

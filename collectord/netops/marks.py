@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from collectord import proxies
+from collectord import wire
 from collectord.netops.block import SECOND, Block, Simulation
 
-MINUTE = proxies.PERIOD * SECOND
+MINUTE = wire.PERIOD * SECOND
 """A period of the collector, in microseconds."""
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from collectord import proxies
+from collectord import proxies, wire
 from collectord.ctl_common import UsageError
 from collectord.netops import measures
 from collectord.netops.block import SECOND
@@ -63,7 +63,7 @@ def plot(
         raise UsageError(f"no series fits {pattern!r}; there is, for example, {names[0]!r}")
     rows = fitting[:SERIES_SHOWN]
     end = heard.truth.shape[1]
-    first = max(end - max(int(history // proxies.PERIOD), 1), 0)
+    first = max(end - max(int(history // wire.PERIOD), 1), 0)
 
     height = MARGIN + HEIGHT * len(rows)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI)
@@ -189,4 +189,4 @@ def _legend(result: Result, algorithm: str, first: int) -> list[Line2D | Patch]:
 
 def _days(period: Any) -> Any:
     """When periods begin, as matplotlib has it: days since 1970."""
-    return (START / SECOND + period * proxies.PERIOD) / measures.DAY
+    return (START / SECOND + period * wire.PERIOD) / measures.DAY

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collectord import proxies
+from collectord import proxies, wire
 from collectord.client import QueryClient, View
 from collectord.netops.block import SECOND, Block, Report, Simulation, joined
 from collectord.netops.collector import CollectorTarget
@@ -26,9 +26,7 @@ from collectord.proxies import Algorithm
 
 START = 1_704_067_200 * SECOND
 """When every recording begins: Monday, 1 January 2024, UTC."""
-PERIOD = proxies.PERIOD * SECOND
-RING = 8
-"""Periods that the collector holds open."""
+PERIOD = wire.PERIOD * SECOND
 OPTIONS = {"DEFAULT.uve_proxy_lateness": "300"}
 """The longest there is."""
 PAGE = 1000
@@ -88,7 +86,7 @@ def record(
         algorithms[first : first + proxies.ALGORITHMS_PER_METRIC]
         for first in range(0, len(algorithms), proxies.ALGORITHMS_PER_METRIC)
     ]
-    each = periods + RING
+    each = periods + wire.RING
     recordings = []
     for number, group in enumerate(groups):
         life = _Life(_Told(simulation, struct), group, periods, interval)
@@ -156,7 +154,7 @@ class _Life:
         self._periods = periods
         blocks = told.periods(interval)
         first = next(blocks)
-        self._blocks = itertools.chain([first], itertools.islice(blocks, periods + RING - 1))
+        self._blocks = itertools.chain([first], itertools.islice(blocks, periods + wire.RING - 1))
         keys = told.keys(first)
         if len(keys) != len(told.emitters):
             raise RecordingError(
@@ -189,8 +187,8 @@ class _Life:
                 target.flush()
                 if period < self._periods:
                     self._note_truth(period, block)
-                if period >= RING:
-                    self._read(client, period - RING)
+                if period >= wire.RING:
+                    self._read(client, period - wire.RING)
                 yield
             _check(client)
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from collectord.buffer import now
+from collectord import wire
+from collectord.clock import now
 from collectord.netops.block import SECOND, Block, Simulation, Stream
 from collectord.netops.configuration import Configuration
 from collectord.netops.network import simulations
@@ -22,10 +23,10 @@ State = Literal["idle", "priming", "generating", "stopped", "failed"]
 Observer = Callable[[Simulation, Block], None]
 
 BLOCK_VALUES = 500_000
-"""The most values in a block, if it has more than one step."""
-MINUTE = 60 * SECOND
-"""A period of the collector. A block ends with one where it can, so that none waits, half full, for
-the next block."""
+"""The most values in a block, if it is longer than a period."""
+MINUTE = wire.PERIOD * SECOND
+"""A period of the collector. A block is one at least, and ends with one: of a period that waits
+half full for the next block, the collector would think that nothing more comes."""
 UNLIMITED_SECONDS = 600.0
 """Without a duration, a run that is faster than the clock reaches it after so long."""
 LOOK_AGAIN = 0.5
@@ -78,6 +79,7 @@ class Feed:
         width = sum(len(one.emitters) * len(one.metrics) for one in simulated)
         self._longest = max(
             1,
+            MINUTE // period,
             min(
                 int(target.block_seconds * SECOND) // period,
                 BLOCK_VALUES // max(1, width),

@@ -21,7 +21,8 @@ from collectord.netops.configuration import Configuration
 from collectord.netops.measures import Flags, Scores
 from collectord.netops.network import simulations
 from collectord.netops.recording import LEVELS, Progress, Recording, minimum, record
-from collectord.proxies import PERIOD, REDUCERS, Algorithm
+from collectord.proxies import REDUCERS, Algorithm
+from collectord.wire import PERIOD
 
 ALGORITHMS = (
     *(f"AggProxy{reducer}AnomalyEWM01" for reducer in REDUCERS),

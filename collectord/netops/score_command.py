@@ -163,18 +163,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--level", choices=LEVELS, default="", help="what a series is of; a device by default")
     add(
         "--algorithms",
-        metavar="NAME",
-        nargs="+",
+        metavar="NAME,…",
+        type=lambda text: text.split(","),
         default=ALGORITHMS,
         help="in place of every reducer with alpha 0.1, and Sum with four others",
     )
     add(
         "--thresholds",
-        metavar="SIGMA",
-        type=_threshold,
-        nargs="+",
+        metavar="SIGMA,…",
+        type=_thresholds,
         default=THRESHOLDS,
-        help="above which |sigma| is an alarm: 2 2.5 3",
+        help="above which |sigma| is an alarm: 2,2.5,3",
     )
     add(
         "--buffer",
@@ -224,7 +223,7 @@ def run(options: argparse.Namespace) -> int:
             configuration,
             level=options.level,
             algorithms=options.algorithms,
-            thresholds=sorted(options.thresholds),
+            thresholds=options.thresholds,
             history=options.history,
             buffer=options.buffer,
             progress=show,
@@ -241,14 +240,14 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-def _threshold(text: str) -> float:
+def _thresholds(text: str) -> list[float]:
     try:
-        value = float(text)
+        values = [float(part) for part in text.split(",")]
     except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
+        values = [math.nan]
+    if not all(0 < value < math.inf for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers above 0, as 2,2.5,3")
+    return sorted(values)
 
 
 def _buffer(text: str) -> int:

@@ -9,35 +9,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import json
 import logging
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from fastapi import Body, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from collectord.buffer import now
+from collectord.clock import now
 from collectord.netops.block import SECOND, Simulation
 from collectord.netops.configuration import Configuration, ConfigurationError, read
-from collectord.netops.guard import Guard, refusal
+from collectord.netops.guard import Guard, known_as, refusal
 from collectord.netops.network import simulations
+from collectord.netops.requests import Generate, Start
 from collectord.netops.run import Feed, Progress, Run
 from collectord.netops.target import Target, TargetClosed, TargetError
 from collectord.netops.targets import (
     RESPONSE_VALUES,
     ResponseTarget,
     UnknownTarget,
+    as_json,
     make_target,
     resolved,
     seconds,
@@ -51,20 +50,14 @@ log = logging.getLogger(__name__)
 
 HOST = "localhost"
 PORT = 8100
-HISTORY_SECONDS = 366 * 86_400
-"""The longest history that one start may ask for."""
 RANGE_VALUES = 100_000_000
 """The most that one request to generate may send to a target."""
-LAST_SECOND = 4_102_444_800
-"""The year 2100: a time beyond it is in some other unit."""
 GRACE = 5
 """Seconds for requests under way to end when the service does."""
 NOT_JSON = "the body is not JSON"
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-"""What this host calls itself: a name that leads here from elsewhere was made up by somebody."""
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 ANSWERING = 2
-"""Requests whose response is made at a time; others wait."""
+"""Requests whose response is made at a time."""
 STATES = {"stopped": "idle"}
 """What a run's state is called here where it isn't called the same."""
 
@@ -73,41 +66,12 @@ class ConflictError(Exception):
     """The service can't do that now; says what to do first."""
 
 
+class BusyError(Exception):
+    """So much is asked for at once that this has to be asked for again."""
+
+
 class TooMuchError(Exception):
     """More was asked for than there may be; says how much that is."""
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Start(_Request):
-    """What ``/start`` may be told."""
-
-    num_historical_seconds: float = Field(default=0.0, ge=0, le=HISTORY_SECONDS)
-    interval: float | None = Field(default=None, ge=0.001, le=86_400)
-
-
-class Generate(_Request):
-    """What ``/generate`` may be told: the steps from ``start_timestamp`` to before
-    ``end_timestamp``, in seconds since the Unix epoch; without them, one step, now.
-
-    Everything else is as configured unless given.
-    """
-
-    start_timestamp: float | None = Field(default=None, ge=0, le=LAST_SECOND)
-    end_timestamp: float | None = Field(default=None, ge=0, le=LAST_SECOND)
-    interval: float | None = Field(default=None, ge=0.001, le=86_400)
-    max_samples_per_metric: int | None = Field(default=None, ge=1, le=1_000_000)
-    target: str | None = None
-
-    @field_validator("end_timestamp")
-    @classmethod
-    def _check_range(cls, end: float | None, fields: ValidationInfo) -> float | None:
-        start = fields.data.get("start_timestamp", -1)  # what is wrong with that is told
-        if end is not None and (start is None or end <= start):
-            raise PydanticCustomError("refused", "must be after start_timestamp")
-        return end
 
 
 class Service:
@@ -121,9 +85,9 @@ class Service:
         self._functions = functions
         self._curve = curve
         self._lock = threading.Lock()
-        """Of all that follows."""
-        self._configuration: Configuration | None = None
-        self._simulations: Sequence[Simulation] = ()
+        """Of all changes of what follows. Who only looks never waits for it."""
+        self._configured: tuple[Configuration | None, Sequence[Simulation]] = None, ()
+        """A configuration, and what is simulated as it says."""
         self._run: Run | None = None
         self._sending: Target | None = None
         """The target of a request to generate that is not answered yet."""
@@ -141,14 +105,14 @@ class Service:
         with self._lock:
             self._check_not_sending()
             self._stop()
-            self._configuration, self._simulations, self._run = configuration, simulated, None
+            self._configured, self._run = (configuration, simulated), None
             if configuration.state == "generating":
                 self._start(configuration, Start())
 
     def start(self, request: Start) -> None:
         """Begin a run; it goes on by itself. Raises UnknownTarget, ConflictError."""
         with self._lock:
-            configuration = self._configured()
+            configuration, _ = self._existing()
             self._check_not_sending()
             if self._run and self._run.progress().state in ("priming", "generating"):
                 raise ConflictError("it is generating already: POST /stop first")
@@ -169,15 +133,15 @@ class Service:
         """The emitters of a stretch of time, and when the next step is if there is more of it;
         or, for a target other than the response, the counts of what was sent there.
 
-        Who goes on from the next step gets what devices do next, though counters and flows of
-        virtual networks begin anew with each request.
+        Who goes on from the next step gets what devices do next. But counters and flows of virtual
+        networks begin anew with each request, and the steps of planned ``errors`` count from each
+        request's start.
 
-        Raises UnknownTarget, TargetError, ConflictError, TooMuchError.
+        Raises UnknownTarget, TargetError, ConflictError, BusyError, TooMuchError.
         """
-        with self._lock:
-            configuration, simulated = self._configured(), self._simulations
+        configuration, simulated = self._existing()
         target = configuration.target if request.target is None else request.target
-        period = round((request.interval or configuration.interval) * SECOND)
+        period = round(_every(configuration, request.interval).interval * SECOND)
         start = _microseconds(request.start_timestamp, now())
         end = _microseconds(request.end_timestamp, start + period)
         steps = -(-(end - start) // period)
@@ -185,7 +149,7 @@ class Service:
         width = max(1, sum(len(one.emitters) * len(one.metrics) for one in simulated))
         if resolved(target, self._functions) == "response":
             most = max(1, min(most, RESPONSE_VALUES // width))
-            with self._answering:
+            with self._turn():
                 return _response(simulated, start, period, steps, most)
         if steps * width > RANGE_VALUES:
             raise TooMuchError(
@@ -202,8 +166,7 @@ class Service:
 
     def sites(self) -> list[dict[str, Any]]:
         """Where the devices are, and how many at each place."""
-        with self._lock:
-            simulated = self._simulations
+        _, simulated = self._configured
         sites: dict[str, dict[str, Any]] = {}
         for emitter in (emitter for one in simulated for emitter in one.emitters):
             labels = emitter.labels
@@ -222,7 +185,7 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """What it does, and how far it has come."""
-        configuration, run = self._configuration, self._run
+        (configuration, _), run = self._configured, self._run
         progress = run.progress() if run else Progress()
         told = asdict(progress)
         state, error = told.pop("state"), told.pop("error")
@@ -235,10 +198,11 @@ class Service:
             **({"error": error} if error else {}),
         }
 
-    def _configured(self) -> Configuration:
-        if self._configuration is None:
+    def _existing(self) -> tuple[Configuration, Sequence[Simulation]]:
+        configuration, simulated = self._configured
+        if configuration is None:
             raise ConflictError("it is not configured yet: POST /configure first")
-        return self._configuration
+        return configuration, simulated
 
     def _check_not_sending(self) -> None:
         if self._sending:
@@ -254,10 +218,9 @@ class Service:
         self._check_can_run(configuration)
         target = self._make(configuration.target, configuration.max_samples_per_batch)
         self._run = Run(
-            configuration,
+            _every(configuration, request.interval),
             target,
             history=request.num_historical_seconds,
-            interval=request.interval,
         )
         self._run.start()
 
@@ -267,6 +230,17 @@ class Service:
 
     def _make(self, text: str, batch: int) -> Target:
         return make_target(text, functions=self._functions, batch=batch, curve=self._curve)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One of the ``ANSWERING`` that there are. Who waited for one would hold a thread that
+        others need."""
+        if not self._answering.acquire(blocking=False):
+            raise BusyError(f"busy with {ANSWERING} responses, which is the most: try again")
+        try:
+            yield
+        finally:
+            self._answering.release()
 
     @contextlib.contextmanager
     def _target(self, text: str, batch: int) -> Iterator[Target]:
@@ -281,6 +255,13 @@ class Service:
         finally:
             target.close()
             self._sending = None
+
+
+def _every(configuration: Configuration, interval: float | None) -> Configuration:
+    """The configuration with another interval, which it may not allow: ConfigurationError."""
+    if interval is None:
+        return configuration
+    return Configuration.model_validate(configuration.model_dump() | {"interval": interval})
 
 
 def _microseconds(time: float | None, default: int) -> int:
@@ -301,6 +282,7 @@ def _response(
 ERRORS: dict[type[Exception], int] = {
     ConfigurationError: 422,
     ConflictError: 409,
+    BusyError: 503,
     UnknownTarget: 422,
     TargetClosed: 503,
     TargetError: 502,
@@ -318,20 +300,22 @@ def app(service: Service, *, hosts: Sequence[str] | None = None) -> FastAPI:
     http = FastAPI(title="collectord-netops", docs_url=None, redoc_url=None)
     http.add_middleware(Guard, hosts=hosts)
 
+    # These two look and don't wait: they need none of the threads that all others share.
     @http.get("/")
-    def status() -> dict[str, Any]:
+    async def status() -> dict[str, Any]:
         """State and progress."""
         return service.status()
 
     @http.get("/sites")
-    def sites() -> list[dict[str, Any]]:
+    async def sites() -> list[dict[str, Any]]:
         """The sites."""
         return service.sites()
 
     @http.post("/configure")
-    async def configure(request: Request, value: Annotated[Any, Body()]) -> dict[str, Any]:
+    async def configure(request: Request) -> dict[str, Any]:
         """Take the configuration that the body is. What runs is stopped."""
-        body = await request.body()  # which tells more than ``value``: what was written twice
+        # Read as text, which tells more than its value: what was written twice.
+        body = await request.body()
         return await run_in_threadpool(_configure, service, body)
 
     @http.post("/start")
@@ -351,7 +335,7 @@ def app(service: Service, *, hosts: Sequence[str] | None = None) -> FastAPI:
         """A stretch of time, in the answer or to a target."""
         answer, more = service.generate(request or Generate())
         headers = {} if more is None else {"X-Next-Timestamp": str(seconds(more))}
-        return Response(json.dumps(answer), media_type="application/json", headers=headers)
+        return Response(as_json(answer), media_type="application/json", headers=headers)
 
     for kind in ERRORS:
         http.add_exception_handler(kind, _told)
@@ -362,8 +346,22 @@ def app(service: Service, *, hosts: Sequence[str] | None = None) -> FastAPI:
 
 
 def _configure(service: Service, body: bytes) -> dict[str, Any]:
-    service.configure(read(body))
+    try:
+        configuration = read(body)
+    except ConfigurationError:
+        if not _is_json(body):
+            raise HTTPException(400) from None
+        raise
+    service.configure(configuration)
     return service.status()
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _told(request: Request, error: Exception) -> JSONResponse:
@@ -420,19 +418,22 @@ def serve(
     functions: Mapping[str, str],
     configuration: Configuration | None = None,
     curve: Curve | None = None,
+    allow_hosts: Sequence[str] = (),
 ) -> None:
     """Serve there until SIGINT or SIGTERM; with ``configuration``, as if it had been posted.
+
+    It answers who calls it by a name of its own, or by one of ``allow_hosts``.
 
     Raises OSError where it can't listen, UnknownTarget, ConflictError.
     """
     sockets = listen(host, port)
-    names = LOOPBACK_NAMES if all(map(_is_loopback, sockets)) else None
+    hosts = known_as(host, [each.getsockname()[0] for each in sockets], allow_hosts)
     service = Service(functions, curve=curve)
     try:
         if configuration:
             service.configure(configuration)
         log.info("serves http://%s:%d", f"[{host}]" if ":" in host else host, _port(sockets))
-        server(service, hosts=names and [*names, host]).run(sockets)
+        server(service, hosts=hosts).run(sockets)
     finally:
         service.close()
         for each in sockets:
@@ -466,10 +467,6 @@ class _Server(uvicorn.Server):
         """What uvicorn does, and before that the service's end."""
         await asyncio.to_thread(self._service.close)
         await super().shutdown(sockets)
-
-
-def _is_loopback(listening: socket.socket) -> bool:
-    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
 def _port(sockets: Sequence[socket.socket]) -> int:

@@ -6,14 +6,16 @@ The collector is ``collector.py``'s. All other targets get the emitters as JSON:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
 import ssl
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import numpy as np
@@ -32,6 +34,7 @@ __all__ = [
     "TargetClosed",
     "TargetError",
     "UnknownTarget",
+    "as_json",
     "emitters",
     "functions_of",
     "make_target",
@@ -50,9 +53,16 @@ ATTEMPTS = 5
 FIRST_PAUSE = 0.2
 """Seconds before the second attempt; before each one after that, twice as long."""
 REQUEST_TIMEOUT = 10.0
-"""Seconds to connect, to send on or to be answered."""
+"""Seconds to connect, to send on or to be answered on."""
+ATTEMPT_TIMEOUT = 60.0
+"""Seconds for all of one attempt: who sends or answers a byte at a time comes no further."""
+ANSWER_BYTES = 4096
+"""The most of an answer that is read; with a longer one the connection ends."""
 ANSWERED = 200
 """Characters of an answer that refuses, which an error tells."""
+
+
+HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 
 class UnknownTarget(TargetError):  # noqa: N818
@@ -82,6 +92,11 @@ def emitters(simulation: Simulation, block: Block) -> dict[str, Any]:
         }
         for row, emitter in enumerate(simulation.emitters)
     }
+
+
+def as_json(told: Mapping[str, Any]) -> str:
+    """A text of JSON, made item by item: while one is made no other thread has a turn."""
+    return "{" + ", ".join(f"{json.dumps(name)}: {json.dumps(told[name])}" for name in told) + "}"
 
 
 def seconds(time: int) -> int | float:
@@ -161,16 +176,31 @@ class HttpTarget:
         self._shown = shown(url)
         self._batch = batch
         self._counts = Counter(posts=0, retries=0)
-        self._verify = ssl.create_default_context()
         self._is_closed = False
-        self._sending: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
+        self._using = threading.Lock()
+        """Held by who sends, and at the end by who closes: of all that follows."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """What runs while somebody sends. With the client, whose connections are tied to it, there
+        from the first block on."""
+        self._client: httpx.AsyncClient | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def send(self, simulation: Simulation, block: Block) -> None:
         """Post the block."""
-        try:
-            asyncio.run(self._send(simulation, block))
-        except asyncio.CancelledError:
-            raise TargetClosed(f"{self._shown} was closed") from None
+        with self._using:
+            self.flush()
+            if self._loop is None or self._client is None:
+                self._client = _client(self._url)
+                self._loop = asyncio.new_event_loop()
+            self._task = self._loop.create_task(self._send(self._client, simulation, block))
+            try:
+                self._loop.run_until_complete(self._task)
+                return
+            except asyncio.CancelledError:
+                pass  # and nothing of what it broke off is kept: the loop has to end that too
+            finally:
+                self._task = None
+        raise TargetClosed(f"{self._shown} was closed")
 
     def flush(self) -> None:
         """It was all answered."""
@@ -184,46 +214,56 @@ class HttpTarget:
     def close(self) -> None:
         """Break off what is on its way."""
         self._is_closed = True
-        if self._sending:
-            loop, task = self._sending
-            try:
-                loop.call_soon_threadsafe(task.cancel)
-            except RuntimeError:  # it has just ended, and its loop with it
-                return
+        if self._loop:
+            with contextlib.suppress(RuntimeError):  # somebody else has closed it
+                self._loop.call_soon_threadsafe(self._break_off)
+        with self._using:
+            if self._loop and self._client and not self._loop.is_closed():
+                self._loop.run_until_complete(_end(self._client))
+                self._loop.close()
 
-    async def _send(self, simulation: Simulation, block: Block) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._sending = asyncio.get_running_loop(), task
-        try:
-            async with httpx.AsyncClient(timeout=REQUEST_TIMEOUT, verify=self._verify) as client:
-                for part in _parts(block, self._batch):
-                    body = json.dumps(emitters(simulation, part)).encode()
-                    if self._is_closed:
-                        raise asyncio.CancelledError
-                    await self._deliver(client, body)
-        finally:
-            self._sending = None
+    def _break_off(self) -> None:
+        if self._task:
+            self._task.cancel()
+
+    async def _send(self, client: httpx.AsyncClient, simulation: Simulation, block: Block) -> None:
+        for part in _parts(block, self._batch):
+            await self._deliver(client, as_json(emitters(simulation, part)).encode())
 
     async def _deliver(self, client: httpx.AsyncClient, body: bytes) -> None:
         for attempt in range(ATTEMPTS):
+            if self._is_closed:
+                raise asyncio.CancelledError
             if attempt:
                 self._counts["retries"] += 1
                 await asyncio.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
             try:
-                answer = await client.post(
-                    self._url, content=body, headers={"Content-Type": "application/json"}
-                )
+                answer, said = await asyncio.wait_for(self._post(client, body), ATTEMPT_TIMEOUT)
             except httpx.TransportError as error:
                 problem = str(error) or type(error).__name__
+                continue
+            except asyncio.TimeoutError:
+                problem = f"not done after {ATTEMPT_TIMEOUT:g} s"
                 continue
             if answer.is_success:
                 self._counts["posts"] += 1
                 return
-            problem = _problem(answer)
+            problem = _problem(answer, said)
             if answer.status_code != httpx.codes.TOO_MANY_REQUESTS and not answer.is_server_error:
                 raise TargetError(f"POST to {self._shown}: {problem}")
         raise TargetError(f"POST to {self._shown}, {ATTEMPTS} times: {problem}")
+
+    async def _post(self, client: httpx.AsyncClient, body: bytes) -> tuple[httpx.Response, bytes]:
+        """The answer, and what there is to read of it."""
+        async with client.stream("POST", self._url, content=body, headers=HEADERS) as answer:
+            said = b""
+            reading = cast("AsyncGenerator[bytes, None]", answer.aiter_raw())
+            async with contextlib.aclosing(reading):
+                async for piece in reading:
+                    said += piece
+                    if len(said) > ANSWER_BYTES:
+                        break
+            return answer, said
 
 
 @dataclass(frozen=True)
@@ -325,7 +365,28 @@ def _url(text: str) -> httpx.URL:
     return url
 
 
-def _problem(answer: httpx.Response) -> str:
-    said = clean(" ".join(answer.text.split())[:ANSWERED])
-    status = f"{answer.status_code} {answer.reason_phrase}".rstrip()
-    return f"answered with {status}: {said}" if said else f"answered with {status}"
+def _client(url: httpx.URL) -> httpx.AsyncClient:
+    # The authorities that https trusts take long to load; http, and no redirect, ever asks for one.
+    verify = (
+        ssl.create_default_context()
+        if url.scheme == "https"
+        else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    )
+    return httpx.AsyncClient(timeout=REQUEST_TIMEOUT, verify=verify, follow_redirects=False)
+
+
+async def _end(client: httpx.AsyncClient) -> None:
+    """End the client, and what else there is in the loop: generators that were broken off."""
+    await client.aclose()
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    await asyncio.sleep(0)
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+
+
+def _problem(answer: httpx.Response, body: bytes) -> str:
+    status = f"answered with {answer.status_code} {answer.reason_phrase}".rstrip()
+    if answer.has_redirect_location:
+        place = clean(shown(answer.headers["Location"])[:ANSWERED])
+        return f"{status} to {place}, and redirects are not followed: name that place"
+    said = clean(" ".join(body.decode(errors="replace").split())[:ANSWERED])
+    return f"{status}: {said}" if said else status

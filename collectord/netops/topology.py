@@ -1,4 +1,7 @@
-"""Companies, their sites and the devices there: what they are called and where they stand."""
+"""Companies, their sites and the devices there: what they are called and where they stand.
+
+Names are those of the installed Faker: another version of it may have others for the same seed.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from faker import Faker
 
 from collectord.netops.block import Emitter
 from collectord.netops.configuration import Configuration
-
-LOCATIONS = 1
-"""The stream of random numbers that places are drawn from; see ``devices.py`` for the others."""
+from collectord.netops.draws import Draws, generator
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def sites(configuration: Configuration) -> list[Site]:
     """All sites, company by company. A larger network begins with the smaller one of its seed."""
     deployment = configuration.deployment
     box = deployment.site_locations_bounding_box
-    random = np.random.default_rng([configuration.seed, LOCATIONS])
+    random = generator(configuration.seed, Draws.PLACES)
     found = []
     for company in itertools.islice(companies(configuration.seed), deployment.num_companies):
         for number in range(deployment.num_sites_per_company):

@@ -10,7 +10,8 @@ correlation ``exp(-s / flow_seconds)`` (an Ornstein-Uhlenbeck process). From ten
 is close; with fewer, what would be below 0 flows is 0. The mean rises and falls with the day and
 the week.
 
-An incident multiplies the mean, from one step to another, by the factor of a flood or of a drop.
+An incident multiplies the mean, from one step to another, by the factor of a flood or of a drop;
+floods that come together are no higher than one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from collectord.netops.block import SECOND, Block, Emitter, Measure, Report
 from collectord.netops.configuration import Configuration, Distribution, PlannedIncident
+from collectord.netops.draws import Draws, generator
 from collectord.netops.shapes import Shape
 from collectord.views import matches
 
@@ -47,8 +49,6 @@ CHUNK = 256
 """Steps that are drawn at once, ..."""
 CHUNK_VALUES = 1 << 21
 """... or fewer, if they have more values."""
-NETWORKS, LIFE = 3, 4
-"""The streams of random numbers that are drawn from here; devices and their sites have others."""
 TOGETHER = 0.8
 """The correlation of ingress and egress flows: most of them are answers to one another."""
 PACKETS_PER_FLOW = 10.0
@@ -106,7 +106,7 @@ class VirtualNetworkSimulation:
         self.proxied: Sequence[str] = [f"{STRUCT}-{name}" for name in FLOWS]
 
         count = len(self.emitters)
-        random = np.random.default_rng([self._seed, NETWORKS])
+        random = generator(self._seed, Draws.NETWORKS)
         busy = random.uniform(0.5, 1.5, (1, count)) * random.uniform(0.8, 1.2, (2, count))
         self._flows = self._settings.flows * busy[:, :, np.newaxis]
         self._packets = PACKETS_PER_FLOW * random.uniform(0.5, 1.5, (2, count, 1))
@@ -124,7 +124,7 @@ class VirtualNetworkSimulation:
         count = len(self.emitters)
         steps = max(min(CHUNK, CHUNK_VALUES // (count * len(self.metrics))), 1)
         period = round(interval * SECOND)
-        random = np.random.default_rng([self._seed, LIFE])
+        random = generator(self._seed, Draws.FLOWS)
         incidents = _Incidents(self._incidents(random))
         decay = math.exp(-interval / self._settings.flow_seconds)
         level = random.standard_normal((2, count))
@@ -137,6 +137,7 @@ class VirtualNetworkSimulation:
                 span = slice(max(incident.first - first, 0), incident.end - first)
                 factor[incident.emitters, span] *= incident.factor
                 is_error[incident.emitters, span] = True
+            np.minimum(factor, self._settings.flood_factor, out=factor)
 
             levels = _wandering(random, level, decay, steps)
             level = levels[:, :, -1].copy()

@@ -14,6 +14,12 @@ from collectord.netops.service import Service, listen, server
 from daemon import until
 
 DEADLINE = 30.0
+NOON = 1_600_000_000
+SMALL: dict[str, Any] = {
+    "target": "log",
+    "deployment": {"num_companies": 1, "num_sites_per_company": 2, "num_devices_per_site": 3},
+}
+"""Six devices."""
 
 
 class Served(httpx.Client):
@@ -68,3 +74,13 @@ def raw(port: int, request: bytes) -> bytes:
         while part := connection.recv(1 << 16):
             answer += part
     return answer
+
+
+def generate(**changes: Any) -> dict[str, Any]:
+    """The body of a request to answer with ten seconds, but for the changes."""
+    return {
+        "start_timestamp": NOON,
+        "end_timestamp": NOON + 10,
+        "target": "response",
+        **changes,
+    }

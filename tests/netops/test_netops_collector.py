@@ -134,6 +134,48 @@ def test_it_tells_everything_again_to_a_collector_that_has_lost_all(daemon: Daem
         target.close()
 
 
+def test_it_describes_itself_again_even_where_its_buffers_are_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(collector_target, "BUFFER_BYTES", 1)
+    monkeypatch.setattr(collector_target, "LEAST_BUFFER", 40_000)
+    devices = simulation(12)
+    stream = Stream(devices, HISTORY, 1.0)
+    with Daemon("--SNAPSHOT.directory=") as first:
+        target = CollectorTarget(first.ingest)
+        for _ in range(3):
+            target.send(devices, stream.take(60))
+            target.flush()
+        assert target.counts()["unprotected"] > 0
+        first.kill()
+    sender = threading.Thread(target=target.send, args=(devices, stream.take(400)))
+    sender.start()
+    port = first.ingest.rsplit(":", 1)[-1]
+    with Daemon("--SNAPSHOT.directory=", f"--COLLECTOR.port={port}") as second:
+        sender.join(60)
+        assert not sender.is_alive()
+        target.send(devices, stream.take(1))
+        target.flush()
+
+        assert second.uve(site_of(devices))["UveSite"]["devices"] == 3
+        target.close()
+
+
+def test_a_collector_that_takes_no_more_sources_is_said_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(collector_target, "PATIENCE", 0.1)
+    devices = simulation(13)
+    with Daemon("--LIMITS.sources=2", "--SNAPSHOT.directory=") as daemon:
+        target = CollectorTarget(daemon.ingest, timeout=1.0)
+        target.send(devices, taken(devices, 1))
+
+        with pytest.raises(TargetError, match="it is overloaded, or at one of its limits"):
+            target.flush()
+
+        target.close()
+
+
 def test_what_is_refused_is_counted_and_the_first_of_it_kept(
     daemon: Daemon, target: CollectorTarget
 ) -> None:
@@ -221,8 +263,9 @@ def test_too_many_sources_for_the_system_are_refused_with_the_way_out(
 
 
 def test_an_address_that_can_t_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="write tcp://<host>:<port>"):
-        CollectorTarget("nowhere")
+    for address in ("nowhere", "tcp://nowhere", "tcp://host:0", "ipc:///tmp/x", "tcp://a b:1"):
+        with pytest.raises(ValueError, match="is not tcp://<host>:<port>"):
+            CollectorTarget(address)
 
 
 def test_a_day_of_a_hundred_and_fifty_devices_arrives_whole() -> None:
@@ -243,7 +286,7 @@ def test_a_day_of_a_hundred_and_fifty_devices_arrives_whole() -> None:
         target = CollectorTarget(daemon.ingest)
         primed = Run(configuration, target, history=86_400, duration=0)
         primed.start()
-        primed.join()
+        assert primed.join(900)
 
         assert primed.progress().error == ""
         assert primed.progress().values == 150 * 86_400 * 2 == 25_920_000

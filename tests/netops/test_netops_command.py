@@ -222,7 +222,54 @@ def test_a_signal_ends_it_in_order_with_its_counts(daemon: Daemon, number: signa
     assert code == 0
     assert "Traceback" not in complaints
     counts = json.loads(out)
-    assert counts["sent"] == counts["applied"] > 0
+    assert counts["sent"] >= counts["applied"] > 0
+
+
+def test_a_history_that_is_interrupted_ends_with_130(daemon: Daemon) -> None:
+    before = daemon.counter("records")
+    process = start("run", "--collector", daemon.ingest, "--history", "365d", "--duration", "0")
+    until(lambda: daemon.counter("records") > before)
+
+    process.send_signal(signal.SIGINT)
+    code, out, _ = ended(process)
+
+    assert code == 130
+    assert json.loads(out)["applied"] > 0
+
+
+def test_history_that_the_collector_had_before_comes_late_and_ends_with_1() -> None:
+    metrics = "UveDevice-throughput:AggProxySum UveDevice-cpu_utilization:AggProxySum"
+    with Daemon("--SNAPSHOT.directory=", f"--DEFAULT.uve_proxy_list={metrics}") as daemon:
+        whole = (
+            *("--collector", daemon.ingest, "--query", daemon.query),
+            *("--history", "30m", "--duration", "0"),
+        )
+        first, out, complaints = run(*whole)
+        again, out_again, _ = run(*whole)
+
+    assert (first, json.loads(out)["late"]) == (0, 0)
+    assert "makes no sums of UveSite-cpu_utilization, UveSite-throughput, Uve" in complaints
+    assert again == 1
+    assert json.loads(out_again)["late"] > 0
+
+
+def test_what_comes_late_is_not_known_where_nobody_can_be_asked(daemon: Daemon) -> None:
+    code, out, complaints = run(
+        *("--collector", daemon.ingest, "--query", "127.0.0.1:1", "--timeout", "0.2"),
+        *("--history", "10", "--duration", "0"),
+    )
+
+    assert code == 0
+    assert "late" not in json.loads(out)
+    assert "how many samples come late is not known: no answer" in complaints
+
+
+@pytest.mark.parametrize("wrong", ["nan", "-1", "0"])
+def test_a_timeout_is_a_time(wrong: str) -> None:
+    code, out, complaints = run("--timeout", wrong)
+
+    assert (code, out) == (2, "")
+    assert "argument --timeout" in complaints
 
 
 def test_what_the_collector_rejects_ends_with_1() -> None:

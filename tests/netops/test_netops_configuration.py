@@ -14,6 +14,7 @@ from collectord.netops.configuration import (
     CONFIGURATION_BYTES,
     EMITTERS,
     METRICS,
+    SCENARIO_STEPS,
     Configuration,
     ConfigurationError,
     read,
@@ -27,7 +28,7 @@ KNOWN = (
     "max_samples_per_batch, deployment, state, virtual_networks"
 )
 A_LOCATION = "must be a latitude within ±90 and a longitude within ±180, as in '(51.5, -0.1)', not "
-A_NAME = "a name must be letters, digits and _, at most 128 of them, not beginning with a digit"
+NO_NAME = "is not a name: letters, digits and _, at most 128 of them, not beginning with a digit"
 A_LABEL = "must be a text, a number of 64 bits, true, false or null, not "
 
 
@@ -121,6 +122,19 @@ def test_a_corner_is_a_text_or_a_pair(corner: Any) -> None:
     assert taken.site_locations_bounding_box.nw == (51.5, -0.1)
 
 
+@pytest.mark.parametrize("interval", [1, 86_400])
+def test_the_largest_network_of_all_metrics_may_take_a_step_every_second(interval: int) -> None:
+    load = distribution()["metrics"]["load"]
+    taken = Configuration.model_validate(
+        {
+            "metrics": {f"m{number}": load for number in range(METRICS)},
+            "deployment": {"num_companies": 1000},
+            "interval": interval,
+        }
+    )
+    assert taken.deployment.devices == EMITTERS
+
+
 def test_what_is_written_out_reads_as_the_same() -> None:
     configuration = read(SEED)
     assert read(configuration.model_dump_json()) == configuration
@@ -149,6 +163,7 @@ WRONG: list[tuple[Any, list[str]]] = [
     ({"error_rate": "0.1"}, ['error_rate: must be a number, not "0.1"']),
     ({"error_rate": None}, ["error_rate: must be a number, not null"]),
     ({"site_error_rate": float("nan")}, ["site_error_rate: must be a finite number, not NaN"]),
+    ({"site_error_rate": 0.2}, ["site_error_rate: must be at most 0.1, not 0.2"]),
     ({"interval": 0}, ["interval: must be at least 0.001, not 0"]),
     ({"interval": 1e9}, ["interval: must be at most 86400, not 1000000000.0"]),
     ({"interval": float("inf")}, ["interval: must be a finite number, not Infinity"]),
@@ -165,11 +180,11 @@ WRONG: list[tuple[Any, list[str]]] = [
     ({"metrics": []}, ["metrics: must be an object, not a list"]),
     ({"metrics": {"load": 1}}, ["metrics.load: must be an object, not 1"]),
     ({"metrics": {"load": {}}}, ["metrics.load.metric: is required"]),
-    ({"metrics": {"a-b": metrics()["metrics"]["load"]}}, [f"metrics.a-b: {A_NAME}"]),
-    ({"metrics": {"": metrics()["metrics"]["load"]}}, [f"metrics.: {A_NAME}"]),
+    ({"metrics": {"a-b": metrics()["metrics"]["load"]}}, [f"metrics.a-b: metric 'a-b' {NO_NAME}"]),
+    ({"metrics": {"": metrics()["metrics"]["load"]}}, [f"metrics.: metric '' {NO_NAME}"]),
     (
         {"metrics": {"x" * 129: metrics()["metrics"]["load"]}},
-        [f"metrics.{'x' * 100}: {A_NAME}"],
+        [f"metrics.{'x' * 100}: metric '{'x' * 129}' {NO_NAME}"],
     ),
     (
         {"metrics": {"is_error": metrics()["metrics"]["load"]}},
@@ -197,6 +212,20 @@ WRONG: list[tuple[Any, list[str]]] = [
     ),
     (distribution(mu=10**400), [f"metrics.load.metric.mu: must be a number, not 1{'0' * 75} …"]),
     (distribution(min=5, max=4), ["metrics.load.metric.max: must be at least min, 5, not 4"]),
+    (
+        distribution(max=3),
+        [
+            "metrics.load.metric.max: must be at least min, by default six deviations below mu, 4, "
+            "not 3"
+        ],
+    ),
+    (
+        distribution(min=17),
+        [
+            "metrics.load.metric.min: must be at most max, by default six deviations above mu, 16, "
+            "not 17"
+        ],
+    ),
     (distribution(daily=2), ["metrics.load.metric.daily: must be at most 1, not 2"]),
     (
         distribution(mean=1),
@@ -228,6 +257,14 @@ WRONG: list[tuple[Any, list[str]]] = [
     (
         {"error_scenarios": [{"length": 8, "througput": 1}]},
         ["error_scenarios.0.througput: must be a metric; there are cpu_utilization, throughput"],
+    ),
+    (
+        {"error_scenarios": [{"length": SCENARIO_STEPS + 1, "throughput": SCENARIO_STEPS + 1}]},
+        [
+            f"error_scenarios.0.length: must be at most {SCENARIO_STEPS}, not {SCENARIO_STEPS + 1}",
+            f"error_scenarios.0.throughput: must be at most {SCENARIO_STEPS}, "
+            f"not {SCENARIO_STEPS + 1}",
+        ],
     ),
     # planned errors
     ({"errors": [{}]}, ["errors.0.step: is required"]),
@@ -274,6 +311,25 @@ WRONG: list[tuple[Any, list[str]]] = [
             ([10**400, 0], "a list"),
             (7, "7"),
         )
+    ),
+    # all together
+    (
+        {"interval": 0.05, "deployment": {"num_companies": 1000}},
+        [
+            "interval: must leave at most 20000000 values in a minute, not 24000000: "
+            "20000 at each step"
+        ],
+    ),
+    (
+        {
+            "interval": 0.125,
+            "deployment": {"num_companies": 0},
+            "virtual_networks": {"num_networks": 10, "num_vrouters": 1000},
+        },
+        [
+            "interval: must leave at most 20000000 values in a minute, not 28800000: "
+            "60000 at each step"
+        ],
     ),
     # several at once
     (

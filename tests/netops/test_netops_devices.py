@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from collectord import wire
 from collectord.netops.block import SECOND, Block, Report, Stream
 from collectord.netops.configuration import Metric, read
-from collectord.netops.devices import CHUNK, CHUNK_VALUES, LIFE, DeviceSimulation, alert_text
+from collectord.netops.devices import BLOCK_VALUES, CHUNK, LIFE, DeviceSimulation, alert_text
 from netops.drawing import is_near, is_share, life, metric, network
 from netops.seed import SEED
 
@@ -152,18 +152,28 @@ def test_planned_errors_count_from_where_the_stream_begins() -> None:
         assert is_error[:, 100].all()
 
 
-def test_another_metric_leaves_the_others_as_they_are() -> None:
+@pytest.mark.parametrize(("devices", "others"), [(10, 1), (2000, 9)])
+def test_other_metrics_leave_one_as_it_is(devices: int, others: int) -> None:
+    """Even where they are so many that fewer steps are drawn at once."""
     fields: dict[str, Any] = {**FAILING, "error_scenarios": [{"length": 40, "load": 3}]}
-    alone = life(network(metrics={"load": metric()}, **fields), 1000)
-    beside = life(network(metrics={"load": metric(), "flow": metric()}, **fields), 1000)
+    load = {"load": metric(daily=0.1, drift=0.1)}
+    more = {f"flow{number}": metric() for number in range(others)}
+    alone = life(network(devices, metrics=load, **fields), 700)
+    beside = life(network(devices, metrics={**more, **load}, **fields), 700)
     assert np.array_equal(alone.values["load"], beside.values["load"])
     assert np.array_equal(alone.is_error["load"], beside.is_error["load"])
 
 
-def test_chunks_of_a_large_network_are_shorter() -> None:
-    for devices, steps in ((5, CHUNK), (10_000, CHUNK_VALUES // 20_000)):
+def test_blocks_of_a_large_network_are_shorter() -> None:
+    for devices, steps in ((5, CHUNK), (10_000, BLOCK_VALUES // 20_000)):
         block = next(DeviceSimulation(network(devices)).chunks(0, 1))
         assert block.steps == steps
+
+
+def test_the_first_block_begins_with_the_first_step_wherever_that_is_in_a_chunk() -> None:
+    for first in (0, 1, CHUNK - 1, CHUNK):
+        block = next(DeviceSimulation(network(10_000)).chunks(first * SECOND, 1))
+        assert block.times[0] == first * SECOND
 
 
 # --- alerts ----------------------------------------------------------------------------------

@@ -6,16 +6,17 @@ All draws have fixed seeds; how far they may be off is a matter of how many ther
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from collectord.netops.block import Stream
+from collectord.netops.block import SECOND, Stream
 from collectord.netops.configuration import Configuration
-from collectord.netops.devices import CHUNK, DeviceSimulation
-from collectord.netops.scenarios import PEAKS, Failures
+from collectord.netops.devices import CHUNK, LIFE, DeviceSimulation
+from collectord.netops.scenarios import PEAKS, SPAN, Episodes, Failures
 from collectord.netops.topology import sites
 from netops.drawing import is_near, is_share, life, metric, network
 
@@ -25,16 +26,21 @@ LENGTH, JOIN = 80, 30
 DEVICES = 4000
 
 
+def entered_by(configuration: Configuration, steps: int, **fields: int) -> list[Episodes]:
+    """What the devices enter in so many steps of a life, span by span."""
+    emitters = [emitter for site in sites(configuration) for emitter in site.emitters()]
+    failures = Failures(configuration, emitters, **fields)
+    return [*itertools.islice(failures.spans(), math.ceil(steps / SPAN))]
+
+
 def begins(configuration: Configuration, steps: int) -> list[set[tuple[int, int]]]:
     """Step and scenario of all that each device enters."""
-    emitters = [emitter for site in sites(configuration) for emitter in site.emitters()]
-    failures = Failures(configuration, emitters, np.random.default_rng(configuration.seed))
-    found: list[set[tuple[int, int]]] = [set() for _ in emitters]
-    for first in range(0, steps, CHUNK):
-        episodes = failures.episodes(first, min(first + CHUNK, steps))
+    found: list[set[tuple[int, int]]] = [set() for _ in range(configuration.deployment.devices)]
+    for episodes in entered_by(configuration, steps):
         columns = (episodes.device, episodes.begin, episodes.scenario)
         for device, begin, scenario in zip(*(column.tolist() for column in columns), strict=True):
-            found[device].add((begin, scenario))
+            if begin < steps:
+                found[device].add((begin, scenario))
     return found
 
 
@@ -201,8 +207,79 @@ def test_a_planned_error_ends_the_scenario_under_way() -> None:
     assert not is_error["throughput"][:, 100:].any()
 
 
+def test_a_planned_error_prevails_over_what_its_site_enters_at_the_same_step() -> None:
+    scenarios = [{"length": 5, "cpu_utilization": 0}, {"length": 40, "throughput": 0}]
+    sites_fail: dict[str, Any] = {"site_error_rate": 0.1, "error_scenarios": scenarios}
+    usual = begins(network(2, **sites_fail), SPAN)
+    assert usual[0] == usual[1]
+    step = next(step for step, scenario in sorted(usual[0]) if scenario == 0)
+    planned = [{"devices": "*/1", "step": step, "scenario": 1}]
+    other, chosen = begins(network(2, errors=planned, **sites_fail), SPAN)
+    assert (step, 0) in other
+    assert (step, 1) in chosen
+    assert (step, 0) not in chosen
+
+
+def test_the_last_one_listed_prevails_of_planned_errors_at_the_same_step() -> None:
+    scenarios = [{"length": 5, "cpu_utilization": 0}, {"length": 40, "throughput": 0}]
+    for order in ((0, 1), (1, 0)):
+        errors = [{"step": 7, "scenario": scenario} for scenario in order]
+        configuration = network(2, error_scenarios=scenarios, errors=errors)
+        assert begins(configuration, SPAN) == [{(7, order[1])}] * 2
+
+
+@pytest.mark.parametrize("error_rate", [0.0, 0.01])
+def test_a_planned_error_goes_on_in_the_next_life(error_rate: float) -> None:
+    fields: dict[str, Any] = {
+        "metrics": {"load": metric()},
+        "error_scenarios": [{"length": 1000, "load": 0}],
+        "error_rate": error_rate,
+    }
+    configuration = network(50, errors=[{"step": 600}], **fields)
+    within = life(network(50, errors=[{"step": 600}], **{**fields, "error_rate": 0}), 2200)
+    expected = lengths(within.is_error["load"])
+    across = life(configuration, 2200, (LIFE - 1100) * SECOND).is_error["load"]
+    for row, length in zip(across, expected, strict=True):
+        assert row[600 : 600 + length].all()
+        if error_rate == 0:
+            assert row.sum() == length
+
+
+def test_of_planned_errors_in_the_life_before_only_what_was_not_cut_short_goes_on() -> None:
+    configuration = network(
+        error_scenarios=[
+            {"length": 1000, "cpu_utilization": 0},
+            {"length": 10, "throughput": 0},
+        ],
+        errors=[{"step": 0}, {"devices": "*/0", "step": 50, "scenario": 1}],
+    )
+    is_error = life(configuration, 300, (LIFE - 100) * SECOND).is_error["cpu_utilization"]
+    assert np.array_equal(is_error[0], np.arange(300) < 50)
+    assert is_error[1:].all()
+
+
+def test_who_was_in_a_planned_error_before_a_life_is_well_when_it_begins() -> None:
+    scenarios = [{"length": 10, "throughput": 0}, {"length": 100, "throughput": 0}]
+    configuration = network(
+        DEVICES, error_rate=0.05, error_scenarios=scenarios, errors=[{"step": 0}]
+    )
+    (episodes,) = entered_by(configuration, 1, life=1, begin=-100)
+    assert episodes.begin.min() == 0
+    assert is_share((episodes.begin == 0).sum() / DEVICES, 0.05, DEVICES)
+
+
+def test_a_planned_error_is_as_long_in_every_life() -> None:
+    configuration = network(errors=[{"step": 2 * SPAN - 10}])
+    (one, other) = (
+        entered_by(configuration, 1, life=number, begin=5 - 2 * SPAN)[0] for number in (0, 9)
+    )
+    assert np.array_equal(one.length, other.length)
+    assert one.begin.tolist() == [-5] * 10
+    assert len(set(one.length.tolist())) > 1
+
+
 def test_without_error_scenarios_nothing_fails() -> None:
-    configuration = network(error_scenarios=[], error_rate=1.0, site_error_rate=1.0)
+    configuration = network(error_scenarios=[], error_rate=1.0, site_error_rate=0.1)
     block = life(configuration, 1000)
     assert not any(is_error.any() for is_error in block.is_error.values())
 
@@ -293,7 +370,7 @@ def test_what_is_all_but_impossible_does_not_happen(rate: float) -> None:
 # --- sites -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.5, 1.0])
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.1])
 def test_all_devices_of_a_site_enter_the_same_scenario_at_the_same_step(rate: float) -> None:
     configuration = network(
         5,
@@ -301,7 +378,7 @@ def test_all_devices_of_a_site_enter_the_same_scenario_at_the_same_step(rate: fl
         site_error_rate=rate,
         error_scenarios=[{"length": 20, "throughput": 0}, {"length": 30, "cpu_utilization": 0}],
     )
-    steps = 5000
+    steps = 20_000
     entered = begins(configuration, steps)
     of_sites = [entered[first : first + 5] for first in range(0, 20, 5)]
     for devices in of_sites:
@@ -318,3 +395,49 @@ def test_a_site_fails_as_one_even_where_devices_fail_by_themselves() -> None:
     steps = 20_000
     together = set.intersection(*begins(configuration, steps))
     assert is_share(len(together) / steps, 0.002, steps)
+
+
+def test_many_sites_that_fail_all_the_time_fail_each_with_its_rate() -> None:
+    companies, sites_each, rate, steps = 2, 100, 0.1, 2 * SPAN
+    configuration = network(
+        5,
+        sites=sites_each,
+        companies=companies,
+        site_error_rate=rate,
+        error_rate=0.01,
+        error_scenarios=[{"length": 3, "throughput": 0}, {"length": 30, "cpu_utilization": 0}],
+    )
+    found = begins(configuration, steps)
+    together = [set.intersection(*found[first : first + 5]) for first in range(0, 1000, 5)]
+    count = companies * sites_each
+    assert is_share(sum(map(len, together)) / (steps * count), rate, steps * count)
+    assert all(is_share(len(entered) / steps, rate, steps) for entered in together)
+    second = [scenario for entered in together for _, scenario in entered]
+    assert is_share(sum(second) / len(second), 1 / 2, len(second))
+    # Nobody is in two scenarios, nor twice in one step.
+    for episodes in entered_by(configuration, steps):
+        order = np.lexsort((episodes.first, episodes.device))
+        is_next = np.diff(episodes.device[order]) == 0
+        assert np.all(episodes.end[order][:-1][is_next] <= episodes.first[order][1:][is_next])
+        assert np.all(episodes.first < episodes.end)
+        assert np.all(episodes.end <= episodes.begin + episodes.length)
+
+
+@pytest.mark.parametrize("size", [1, 7, CHUNK, SPAN])
+def test_what_is_within_some_steps_is_what_fails_there(size: int) -> None:
+    configuration = network(20, error_rate=0.05, error_scenarios=[{"length": 9, "throughput": 2}])
+    (episodes,) = entered_by(configuration, SPAN)
+    joins = np.array([2])
+    whole = sorted(zip(*(column.tolist() for column in episodes.failing(joins)), strict=True))
+    parts = [
+        row
+        for first in range(0, SPAN, size)
+        for row in zip(
+            *(
+                column.tolist()
+                for column in episodes.within(first, min(first + size, SPAN)).failing(joins)
+            ),
+            strict=True,
+        )
+    ]
+    assert sorted(parts) == whole

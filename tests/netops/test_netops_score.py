@@ -379,8 +379,8 @@ def arguments(tmp_path: Path, *more: str) -> list[str]:
     path = tmp_path / "network.json"
     path.write_text(SMALL.model_dump_json())
     return [
-        *("score", str(path), "--history", "40m", "--thresholds", "3", "1"),
-        *("--algorithms", *ALGORITHMS, *more),
+        *("score", str(path), "--history", "40m", "--thresholds", "3,1"),
+        *("--algorithms", ",".join(ALGORITHMS), *more),
     ]
 
 
@@ -417,8 +417,8 @@ def test_the_command_ends_when_it_is_told_to(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--thresholds", "0"], "'0' is not a number above 0"),
-        (["--thresholds", "nan"], "'nan' is not a number above 0"),
+        (["--thresholds", "2,0"], "'2,0' is no list of numbers above 0"),
+        (["--thresholds", "nan"], "'nan' is no list of numbers above 0"),
         (["--buffer", "-1"], "'-1' is not a whole number from 0 on"),
         (["--level", "rack"], "invalid choice: 'rack'"),
         (["--plot", "x.png", "--shown", "AggProxyMin"], "AggProxyMin is not scored"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,8 +40,20 @@ def block_of(simulation: Counting, steps: int, interval: float = 1.0) -> Block:
     return Stream(simulation, NOON * SECOND, interval).take(steps)
 
 
+_made: list[targets.Target] = []
+
+
 def made(text: str, functions: Mapping[str, str] = FUNCTIONS, batch: int = 720) -> targets.Target:
-    return make_target(text, functions=functions, batch=batch)
+    """A target, which is closed at the end of the test."""
+    _made.append(make_target(text, functions=functions, batch=batch))
+    return _made[-1]
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while _made:
+        _made.pop().close()
 
 
 @pytest.fixture
@@ -78,6 +91,12 @@ def test_emitters_can_be_told_in_json_as_they_are() -> None:
     assert json.loads(json.dumps(told)) == told
     (first, *_) = told.values()
     assert {type(value) for value in first["metrics"]["load"]["is_error"]} == {int}
+
+
+def test_json_made_item_by_item_is_the_same() -> None:
+    simulation = Counting()
+    for told in ({}, emitters(simulation, block_of(simulation, 3)), {'"': 1, "ü": None}):
+        assert targets.as_json(told) == json.dumps(told)
 
 
 def test_timestamps_are_whole_where_they_can_be() -> None:
@@ -204,12 +223,97 @@ def test_http_names_the_place_where_nobody_listens(monkeypatch: pytest.MonkeyPat
 def test_http_gives_up_on_a_server_that_never_answers(
     server: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "REQUEST_TIMEOUT", 0.05)
+    monkeypatch.setattr(targets, "ATTEMPTS", 2)
+    monkeypatch.setattr(targets, "REQUEST_TIMEOUT", 0.5)
     server.is_open.clear()
     simulation = Counting()
 
-    with pytest.raises(TargetError, match="5 times: ReadTimeout"):
+    with pytest.raises(TargetError, match=r"2 times: \w*Timeout"):
         made(server.url).send(simulation, block_of(simulation, 1))
+
+
+def test_http_gives_up_on_an_answer_that_drips(
+    server: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "ATTEMPTS", 2)
+    monkeypatch.setattr(targets, "ATTEMPT_TIMEOUT", 0.5)
+    server.pieces = server.dripping
+    simulation = Counting()
+
+    with pytest.raises(TargetError, match=r"2 times: not done after 0\.5 s"):
+        made(server.url).send(simulation, block_of(simulation, 1))
+
+
+def test_http_reads_no_more_of_a_refusal_than_it_tells(server: Receiver) -> None:
+    server.statuses = [404]
+    server.pieces = server.endless
+    simulation = Counting()
+
+    with pytest.raises(TargetError) as error:
+        made(server.url).send(simulation, block_of(simulation, 1))
+    assert str(error.value).endswith(f"answered with 404 Not Found: {'more ' * 40}")
+
+
+def test_http_is_taken_with_an_answer_of_any_length(server: Receiver) -> None:
+    server.pieces = server.endless
+    simulation = Counting()
+    target = made(server.url, batch=1)
+
+    target.send(simulation, block_of(simulation, 2))
+
+    assert target.counts() == {"posts": 2, "retries": 0}
+
+
+def test_http_is_not_led_elsewhere_and_says_so(server: Receiver) -> None:
+    server.statuses = [308]
+    server.headers = {"Location": f"{server.url}/there?token={SECRET}"}
+    simulation = Counting()
+
+    with pytest.raises(TargetError) as error:
+        made(f"{server.url}/here").send(simulation, block_of(simulation, 1))
+
+    assert str(error.value) == (
+        f"POST to {server.url}/here: answered with 308 Permanent Redirect to {server.url}/there?…, "
+        "and redirects are not followed: name that place"
+    )
+    assert [post.path for post in server.posts] == ["/here"]
+
+
+def test_http_keeps_its_connection_from_block_to_block(server: Receiver) -> None:
+    simulation = Counting()
+    stream = Stream(simulation, NOON * SECOND, 1.0)
+    target = made(server.url, batch=2)
+
+    for _ in range(3):
+        target.send(simulation, stream.take(4))
+
+    assert (len(server.posts), server.connections) == (6, 1)
+
+
+def test_http_connects_again_where_the_server_has_hung_up(server: Receiver) -> None:
+    server.headers = {"Connection": "close"}
+    simulation = Counting()
+    stream = Stream(simulation, NOON * SECOND, 1.0)
+    target = made(server.url)
+
+    for _ in range(3):
+        target.send(simulation, stream.take(1))
+
+    assert (len(server.posts), server.connections) == (3, 3)
+
+
+def test_only_https_loads_the_authorities_it_trusts(
+    server: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load() -> ssl.SSLContext:
+        raise TargetError("loaded")
+
+    monkeypatch.setattr(ssl, "create_default_context", load)
+    simulation = Counting()
+
+    made(server.url).send(simulation, block_of(simulation, 1))
+    with pytest.raises(TargetError, match="loaded"):
+        made("https://127.0.0.1:1/").send(simulation, block_of(simulation, 1))
 
 
 def sent_in_a_thread(target: targets.Target) -> tuple[threading.Thread, list[Exception]]:

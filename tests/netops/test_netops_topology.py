@@ -35,6 +35,18 @@ def test_names_of_companies_are_those_of_faker_without_what_keys_and_paths_use()
     assert any("_and_" in name for name in names)
 
 
+def test_the_first_companies_of_seed_0_are_those_of_this_version_of_faker() -> None:
+    """Where another version has others, every network of old seeds is another."""
+    assert [*itertools.islice(companies(0), 6)] == [
+        "Chang-Fisher",
+        "Sheppard-Tucker",
+        "Faulkner-Howard",
+        "Wagner_LLC",
+        "Campos_PLC",
+        "Archer-Patel",
+    ]
+
+
 def test_no_two_companies_have_the_same_name() -> None:
     names = list(itertools.islice(companies(0), 10_000))
     assert len(set(names)) == 10_000
