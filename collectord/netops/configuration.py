@@ -31,6 +31,8 @@ CONFIGURATION_BYTES = 1 << 20
 """The longest text of a configuration that is read."""
 EMITTERS = 10_000
 """The most devices and vrouters of virtual networks that one configuration may have."""
+LABELS = 64
+LABEL_CHARACTERS = 1024
 METRICS = 32
 """The most metrics that a device may have."""
 MINUTE_VALUES = 20_000_000
@@ -92,6 +94,8 @@ def _label(value: object) -> object:
             return value
         case float() if math.isfinite(value):
             return value
+        case str() if len(value) > LABEL_CHARACTERS:
+            raise PydanticCustomError("plain", f"must have at most {LABEL_CHARACTERS} characters")
         case str() if _is_unicode(value):
             return value
     raise PydanticCustomError("plain", "must be a text, a number of 64 bits, true, false or null")
@@ -123,7 +127,7 @@ def _location(value: object) -> tuple[float, float]:
 
 Name = Annotated[str, AfterValidator(_name)]
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
-Labels = dict[Text, Annotated[Any, AfterValidator(_label)]]
+Labels = Annotated[dict[Text, Annotated[Any, AfterValidator(_label)]], Field(max_length=LABELS)]
 Location = Annotated[tuple[float, float], BeforeValidator(_location)]
 """Latitude and longitude in degrees, from ``"(51.5, -0.1)"`` or ``[51.5, -0.1]``."""
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -385,7 +389,7 @@ class Configuration(_Strict):
         if "error_scenarios" not in self.model_fields_set and self.metrics:
             joins: dict[str, Any] = dict.fromkeys(self.metrics, 0)
             self.error_scenarios = [Scenario(length=80, **joins)]
-        names = ", ".join(self.metrics)
+        names = ", ".join(self.metrics) or "none"
         errors: dict[tuple[int | str, ...], str] = {
             ("error_scenarios", index, name): f"must be a metric; there are {names}"
             for index, scenario in enumerate(self.error_scenarios)

@@ -29,7 +29,6 @@ _WRONG = {
     "string_too_short": "must have at least {min_length} character",
     "string_type": "must be a text",
     "string_unicode": "must be a text that UTF-8 can write",
-    "too_long": "must have at most {max_length} entries",
 }
 """pydantic's types of errors in our words, which are followed by what stood there."""
 
@@ -44,6 +43,9 @@ def sentences(errors: ValidationError, model: type[BaseModel]) -> Iterator[str]:
             yield f"{subject} is required"
         elif kind == "extra_forbidden":
             yield f"{subject} is unknown; known are {', '.join(_known(model, error['loc'][:-1]))}"
+        elif kind == "too_long":
+            most = error["ctx"]["max_length"]
+            yield f"{subject} must have at most {most} entries, not {len(error['input'])}"
         elif kind in _WRONG:
             bounds = {
                 name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound

@@ -192,7 +192,7 @@ WRONG: list[tuple[Any, list[str]]] = [
     ),
     (
         {"metrics": {f"m{n}": metrics()["metrics"]["load"] for n in range(METRICS + 1)}},
-        [f"metrics: must have at most {METRICS} entries, not an object"],
+        [f"metrics: must have at most {METRICS} entries, not {METRICS + 1}"],
     ),
     (
         metrics(metrics={}),
@@ -448,3 +448,14 @@ def test_an_unknown_field_hides_no_other_error() -> None:
         "metrics.load.alert: is unknown; known are labels, metric, alerts",
         "error_rate: must be at least 0, not -1",
     ]
+
+
+def test_labels_are_few_and_short() -> None:
+    load = metrics()["metrics"]["load"]
+    many = {"metrics": {"load": {**load, "labels": {f"l{n}": n for n in range(65)}}}}
+    long = {"metrics": {"load": {**load, "labels": {"text": "x" * 1025}}}}
+    assert errors_of(json.dumps(many)) == [
+        "metrics.load.labels: must have at most 64 entries, not 65"
+    ]
+    [error] = errors_of(json.dumps(long))
+    assert error.startswith("metrics.load.labels.text: must have at most 1024 characters, not ")
