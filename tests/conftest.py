@@ -1,12 +1,18 @@
-"""How hypothesis runs: ``HYPOTHESIS_PROFILE=long`` looks ten times as far, and never twice alike.
+"""What the publisher's tests share, and how hypothesis runs.
 
-There are no deadlines: a slow machine is no bug.
+``HYPOTHESIS_PROFILE=long`` looks ten times as far, and never twice alike. There are no deadlines: a
+slow machine is no bug.
 """
 
 import os
 import signal
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from fake_collector import FakeCollector
+from publishing import PublisherTo, publishers
 
 settings.register_profile(
     "default",
@@ -26,3 +32,15 @@ settings.register_profile(
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def collector() -> Iterator[FakeCollector]:
+    with FakeCollector() as running:
+        yield running
+
+
+@pytest.fixture
+def publisher_to() -> Iterator[PublisherTo]:
+    with publishers() as make:
+        yield make

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,21 +31,8 @@ from publishing import (
     STRUCT,
     PublisherTo,
     publish,
-    publishers,
     values,
 )
-
-
-@pytest.fixture
-def collector() -> Iterator[FakeCollector]:
-    with FakeCollector() as running:
-        yield running
-
-
-@pytest.fixture
-def publisher_to() -> Iterator[PublisherTo]:
-    with publishers() as make:
-        yield make
 
 
 class TestBatching:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -19,21 +18,9 @@ from collectord.columns import encode_columns
 from collectord.encoding import encode_record
 from daemon import HISTORY, METRIC, Daemon, new_key, new_source
 from fake_collector import FakeCollector
-from publishing import KEY, NOWHERE, PATIENCE, STRUCT, PublisherTo, publishers
+from publishing import KEY, NOWHERE, PATIENCE, STRUCT, PublisherTo
 
 TIMES = np.arange(5) * 1_000_000
-
-
-@pytest.fixture
-def collector() -> Iterator[FakeCollector]:
-    with FakeCollector() as running:
-        yield running
-
-
-@pytest.fixture
-def publisher_to() -> Iterator[PublisherTo]:
-    with publishers() as make:
-        yield make
 
 
 def item(value: Any, place: int) -> Any:

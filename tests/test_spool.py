@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +31,10 @@ from publishing import (
     PublisherTo,
     close,
     publish,
-    publishers,
     values,
 )
 
 EPOCH = 77
-
-
-@pytest.fixture
-def collector() -> Iterator[FakeCollector]:
-    with FakeCollector() as running:
-        yield running
-
-
-@pytest.fixture
-def publisher_to() -> Iterator[PublisherTo]:
-    with publishers() as make:
-        yield make
 
 
 @pytest.fixture

@@ -217,8 +217,8 @@ class Board:
             tally += judgement.tally(self._truth.failing[site])
         under_way = f", {tally['under way']} under way" if tally["under way"] else ""
         return Text(
-            f"{tally['found']} failures found, {tally['missed']} missed{under_way}; "
-            f"{tally['false alarms']} false alarms in {tally['minutes']:,} minutes of sites"
+            f"failures: {tally['found']} found, {tally['missed']} missed{under_way}; "
+            f"false alarms: {tally['false alarms']} in {tally['minutes']:,} minutes of sites"
         )
 
 

@@ -113,8 +113,7 @@ class Run:
     """One life of a network, in a thread of its own: some history, then by the clock.
 
     ``history`` is in seconds. Its steps are those from ``live_start - history`` to before
-    ``live_start``; all are at whole multiples of ``interval`` since the Unix epoch. ``interval``
-    is the configuration's unless given.
+    ``live_start``; all are at whole multiples of the interval since the Unix epoch.
 
     After that ``speed`` seconds of the network pass in one of the clock's; nothing is sent before
     the clock has come there, so the faster ones begin as much earlier as they gain in
@@ -134,18 +133,14 @@ class Run:
         target: Target,
         *,
         history: float = 0.0,
-        interval: float | None = None,
         speed: float = 1.0,
         duration: float | None = None,
         observer: Observer | None = None,
         clock: Callable[[], int] = now,
     ) -> None:
-        period = round((configuration.interval if interval is None else interval) * SECOND)
-        if period < 1 or history < 0 or speed < 1 or (duration is not None and duration < 0):
-            raise ValueError(
-                "an interval is at least 0.000001 s, speed at least 1, history and duration not "
-                "negative"
-            )
+        period = round(configuration.interval * SECOND)
+        if history < 0 or speed < 1 or (duration is not None and duration < 0):
+            raise ValueError("speed is at least 1, history and duration are not negative")
         self._target = target
         self._speed = speed
         self._duration = duration

@@ -58,7 +58,7 @@ def test_the_picture_has_sites_sums_sigmas_and_marks() -> None:
     marks = re.findall(rf"^  last hour +([{MARKS}][{MARKS} ]*)$", shown, re.MULTILINE)
     assert len(marks) == 4, shown
     assert re.search(
-        r"\d+ failures found, \d+ missed.*; \d+ false alarms in \d+ minutes of sites\n$", shown
+        r"failures: \d+ found, \d+ missed.*; false alarms: \d+ in \d+ minutes of sites\n$", shown
     )
     assert max(map(len, shown.splitlines())) <= 80
 

@@ -48,8 +48,8 @@ def make(simulated: list[Simulation]) -> Iterator[MakeRun]:
     """Makes runs that end with the test at the latest."""
     made: list[Run] = []
 
-    def make_run(target: Any, **settings: Any) -> Run:
-        made.append(Run(Configuration(interval=1), target, **settings))
+    def make_run(target: Any, interval: float = 1, **settings: Any) -> Run:
+        made.append(Run(Configuration(interval=interval), target, **settings))
         return made[-1]
 
     yield make_run
@@ -350,8 +350,6 @@ def test_an_observer_sees_each_block_after_it_was_sent(make: MakeRun) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"interval": 0},
-        {"interval": -1},
         {"history": -1},
         {"speed": 0.5},
         {"duration": -1},
