@@ -3,6 +3,8 @@
 #include <string.h>
 
 #define WORDS(...) {__VA_ARGS__}
+/* The struct that the collector adds to views itself: no source may tell what is alarming. */
+#define RESERVED "UVEAlarms"
 
 const char *const rejection_codes[REJECTIONS] = WORDS(
     "", "bad_record", "bad_key", "bad_struct", "bad_attribute", "bad_time", "bad_value", "future",
@@ -14,7 +16,8 @@ const char *const rejection_messages[REJECTIONS] = WORDS(
     "a record is [key, struct, attributes] or [key, struct, attributes, time], and attributes a "
     "map or nil",
     "a key is <table>:<name> in UTF-8, at most 1024 bytes, and neither part is empty",
-    "a struct is named [A-Za-z_][A-Za-z0-9_]*, at most 128 bytes",
+    "a struct is named [A-Za-z_][A-Za-z0-9_]*, at most 128 bytes, and not UVEAlarms, which is the "
+    "collector's own",
     "an attribute is named [A-Za-z_][A-Za-z0-9_]*, at most 128 bytes",
     "a time is an unsigned integer: microseconds since the Unix epoch",
     "a sample is a finite number within -1e100 and 1e100",
@@ -178,7 +181,9 @@ static enum batch_status read_names(struct parser *parser, struct record_in *rec
         return status;
     if (key_length == 0 || key_length > KEY_BYTES)
         record->rejection = BAD_KEY;
-    else if (struct_length == 0 || struct_length > NAME_BYTES)
+    else if (struct_length == 0 || struct_length > NAME_BYTES ||
+             (struct_length == sizeof RESERVED - 1 &&
+              memcmp(record->struct_name, RESERVED, sizeof RESERVED - 1) == 0))
         record->rejection = BAD_STRUCT;
     record->key_length = record->rejection ? 0 : (uint16_t)key_length;
     record->struct_length = record->rejection ? 0 : (uint8_t)struct_length;

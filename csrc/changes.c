@@ -4,32 +4,44 @@
 
 #include <string.h>
 
-void partition_note(struct partition *partition, uint32_t key, uint32_t what)
+static void put(struct partition *partition, struct change_list *list, struct change change)
 {
-    size_t wanted = partition->change_count + 1;
+    size_t wanted = list->count + 1;
     if (wanted > CHANGE_LIMIT ||
-        memory_reserve(partition->memory, &partition->changes, sizeof *partition->changes,
-                       &partition->change_capacity, wanted)) {
+        memory_reserve(partition->memory, &list->changes, sizeof *list->changes, &list->capacity,
+                       wanted)) {
         partition->counters.changes_dropped++;
         return;
     }
-    partition->changes[partition->change_count++] = (struct change){key, what};
+    list->changes[list->count++] = change;
+}
+
+void partition_note(struct partition *partition, unsigned lists, uint32_t key, uint32_t what)
+{
+    for (unsigned at = 0; at < LISTS; at++)
+        if (lists & partition->watching & 1u << at)
+            put(partition, &partition->lists[at], (struct change){key, what});
 }
 
 void partition_note_series(struct partition *partition, uint32_t metric, struct series *series,
-                           uint16_t algorithms)
+                           uint16_t announced, uint16_t observed)
 {
     if (!partition->watching)
         return;
-    if (series->stamp != partition->stamp) {
+    if ((series->stamp & ~(ROUND - 1u)) != partition->stamp) {
         series->stamp = partition->stamp;
         series->changed = 0;
     }
-    unsigned fresh = algorithms & ~(unsigned)series->changed;
-    series->changed |= algorithms;
+    uint32_t what = CHANGE_PROXY | metric << 8;
+    unsigned fresh = announced & ~(unsigned)series->changed;
+    series->changed |= announced;
     for (unsigned at = 0; fresh >> at; at++)
         if (fresh & 1u << at)
-            partition_note(partition, series->key, CHANGE_PROXY | metric << 8 | at);
+            partition_note(partition, ANNOUNCED, series->key, what | at);
+    if (observed && !(series->stamp & OBSERVED)) {
+        series->stamp |= OBSERVED;
+        partition_note(partition, OBSERVED, series->key, what | ALL_OBSERVED);
+    }
 }
 
 static void set_room(struct partition *partition)
@@ -53,6 +65,14 @@ struct result *partition_make_result(struct partition *partition)
     return &partition->results[partition->result_count++];
 }
 
+static bool has_changes(const struct partition *partition)
+{
+    size_t count = 0;
+    for (unsigned at = 0; at < LISTS; at++)
+        count += partition->lists[at].count;
+    return count > 0;
+}
+
 void partition_recycle(struct partition *partition)
 {
     if (partition->frozen)
@@ -60,18 +80,30 @@ void partition_recycle(struct partition *partition)
     names_recycle(&partition->columns, partition->memory);
     names_recycle(&partition->sources, partition->memory);
     names_recycle(&partition->tables, partition->memory);
-    if (partition->change_count == 0)
-        names_recycle(&partition->structs, partition->memory);
-    if (partition->change_count == 0 && partition->result_count == 0 && !partition->results_taken)
+    if (has_changes(partition))
+        return;
+    names_recycle(&partition->structs, partition->memory);
+    if (partition->result_count == 0 && !partition->results_taken)
         keys_recycle(&partition->keys, partition->memory);
 }
 
-void partition_watch(struct partition *partition, bool on)
+static struct change_list *list_of(struct partition *partition, unsigned list)
 {
-    partition->watching = on;
-    partition->change_count = 0;
-    partition->stamp++;
+    return &partition->lists[list >> 1]; /* ANNOUNCED is 1, OBSERVED 2 */
+}
+
+/* A list was taken: what changes from now on is noted again. */
+static void end_round(struct partition *partition, unsigned list)
+{
+    list_of(partition, list)->count = 0;
+    partition->stamp += ROUND;
     partition_recycle(partition);
+}
+
+void partition_watch(struct partition *partition, unsigned list, bool on)
+{
+    partition->watching = on ? partition->watching | list : partition->watching & ~list;
+    end_round(partition, list);
 }
 
 static bool is_wanted(const struct key *key, const struct text *prefixes, size_t prefix_count)
@@ -107,33 +139,54 @@ uint32_t partition_proxy_name(struct partition *partition, uint32_t what)
     return id;
 }
 
-void partition_take_changes(struct partition *partition, const struct text *prefixes,
-                            size_t prefix_count, struct msgpack_writer *writer)
+/* Write [key, struct]; returns 1. */
+static uint32_t write_change(const struct key *key, const char *name, size_t length,
+                             struct msgpack_writer *writer)
 {
+    msgpack_write_array(writer, 2);
+    msgpack_write_str(writer, key->text, key->length);
+    msgpack_write_str(writer, name, length);
+    return 1;
+}
+
+/* Write a change of proxy UVEs; returns of how many. */
+static uint32_t write_proxies(const struct partition *partition, uint32_t what,
+                              const struct key *key, struct msgpack_writer *writer)
+{
+    char name[ALGORITHM_NAME + METRIC_NAME];
+    if ((what & 0xff) != ALL_OBSERVED)
+        return write_change(key, name, spell_proxy(partition, what, name), writer);
+    unsigned observed = partition->metrics[(what & ~CHANGE_PROXY) >> 8].observed;
+    uint32_t written = 0;
+    for (unsigned at = 0; observed >> at; at++)
+        if (observed & 1u << at)
+            written += write_change(
+                key, name, spell_proxy(partition, (what & ~0xffu) | at, name), writer);
+    return written;
+}
+
+void partition_take_changes(struct partition *partition, unsigned list,
+                            const struct text *prefixes, size_t prefix_count,
+                            struct msgpack_writer *writer)
+{
+    const struct change_list *taken = list_of(partition, list);
     size_t opened = msgpack_open_array(writer);
     uint32_t written = 0;
-    for (size_t at = 0; at < partition->change_count; at++) {
-        const struct change *change = &partition->changes[at];
-        const struct key *key = partition->keys.entries[change->key];
+    for (size_t at = 0; at < taken->count; at++) {
+        uint32_t what = taken->changes[at].what;
+        const struct key *key = partition->keys.entries[taken->changes[at].key];
         if (!is_wanted(key, prefixes, prefix_count))
             continue;
-        msgpack_write_array(writer, 2);
-        msgpack_write_str(writer, key->text, key->length);
-        if (change->what & CHANGE_PROXY) {
-            char name[ALGORITHM_NAME + METRIC_NAME];
-            msgpack_write_str(writer, name, spell_proxy(partition, change->what, name));
+        if (what & CHANGE_PROXY) {
+            written += write_proxies(partition, what, key, writer);
         } else {
-            const struct name *name = names_at(&partition->structs, change->what);
-            msgpack_write_str(writer, name->text, name->length);
+            const struct name *name = names_at(&partition->structs, what);
+            written += write_change(key, name->text, name->length, writer);
         }
-        written++;
     }
     msgpack_close_array(writer, opened, written);
-    if (writer->failed)
-        return;
-    partition->change_count = 0;
-    partition->stamp++;
-    partition_recycle(partition);
+    if (!writer->failed)
+        end_round(partition, list);
 }
 
 struct result *partition_take_results(struct partition *partition, size_t *count,
@@ -149,7 +202,7 @@ struct result *partition_take_results(struct partition *partition, size_t *count
     partition->spare_capacity = 0;
     set_room(partition);
     /* Changes may speak of them, and who saves the partition looks at all. */
-    if (partition->change_count == 0 && !partition->frozen)
+    if (!has_changes(partition) && !partition->frozen)
         keys_hold(&partition->keys, partition->memory);
     partition->results_taken = *count > 0;
     partition_recycle(partition);

@@ -7,7 +7,7 @@
 int partition_init(struct partition *partition, struct memory *memory, struct limits *limits,
                    uint64_t seed)
 {
-    *partition = (struct partition){.memory = memory, .limits = limits, .stamp = 1};
+    *partition = (struct partition){.memory = memory, .limits = limits, .stamp = ROUND};
     if (pthread_mutex_init(&partition->lock, NULL))
         return -1;
     keys_init(&partition->keys);
@@ -54,8 +54,9 @@ void partition_free(struct partition *partition)
     names_free(&partition->sources, memory);
     names_free(&partition->tables, memory);
     memory_free(memory, partition->sweep, partition->sweep_capacity * sizeof *partition->sweep);
-    memory_free(memory, partition->changes,
-                partition->change_capacity * sizeof *partition->changes);
+    for (unsigned at = 0; at < LISTS; at++)
+        memory_free(memory, partition->lists[at].changes,
+                    partition->lists[at].capacity * sizeof *partition->lists[at].changes);
     memory_free(memory, partition->results,
                 partition->result_capacity * sizeof *partition->results);
     memory_free(memory, partition->spare_results,
@@ -181,8 +182,9 @@ static int plan(struct partition *partition, const struct metric *wanted, uint32
  * the numbers are about to mean something else. */
 static int name_changes(struct partition *partition)
 {
-    for (size_t at = 0; at < partition->change_count; at++) {
-        struct change *change = &partition->changes[at];
+    struct change_list *announced = &partition->lists[0];
+    for (size_t at = 0; at < announced->count; at++) {
+        struct change *change = &announced->changes[at];
         if (change->what & CHANGE_PROXY) {
             uint32_t name = partition_proxy_name(partition, change->what);
             if (name == NONE)
@@ -196,7 +198,7 @@ static int name_changes(struct partition *partition)
 static void end_series(struct partition *partition, const struct metric *metric,
                        const struct series *series, const struct metric *then, uint32_t number)
 {
-    for (unsigned at = 0; at < metric->algorithm_count && partition->watching; at++) {
+    for (unsigned at = 0; at < metric->algorithm_count && partition->watching & ANNOUNCED; at++) {
         bool stays = false;
         for (unsigned now = 0; then && now < then->algorithm_count; now++)
             stays = stays || algorithm_same(&metric->algorithms[at], &then->algorithms[now]);
@@ -206,7 +208,7 @@ static void end_series(struct partition *partition, const struct metric *metric,
         if (name == NONE)
             partition->counters.changes_dropped++;
         else
-            partition_note(partition, series->key, name);
+            partition_note(partition, ANNOUNCED, series->key, name);
     }
 }
 
@@ -221,7 +223,7 @@ static void note_begun(struct partition *partition, const struct metric *from,
             if (old->live >> was & 1u &&
                 algorithm_same(&to->algorithms[at], &from->algorithms[was]))
                 begun &= (uint16_t)~(1u << at);
-    partition_note_series(partition, number, series, begun);
+    partition_note_series(partition, number, series, begun, 0);
 }
 
 /* Move the series of one key over; the list of the key is made anew. */
@@ -350,12 +352,14 @@ int partition_configure(struct partition *partition, const struct metric *wanted
     /* Results that nobody took would be read with the numbers that metrics have from now on. */
     partition->counters.results_dropped += partition->result_count;
     partition->result_count = 0;
+    partition->lists[1].count = 0; /* who observes looks at everything anew (engine.h) */
     hand_over(partition, &over);
     change_keys(partition, &over);
     drop_old(partition, &over);
     partition->metrics = over.metrics;
     partition->metric_count = over.count;
     partition->metric_capacity = over.capacity;
+    partition_observe(partition, partition->observed);
     settle(partition);
     return 0;
 }

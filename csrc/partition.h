@@ -55,7 +55,7 @@ struct record {
     uint32_t source;      /* id */
     uint32_t next;        /* records of the key */
     uint32_t previous;
-    uint32_t stamp;         /* the last round of changes this record is noted in */
+    uint32_t stamp;         /* the last round of changes this record is noted in, and its lists */
     unsigned capacity : 15; /* slots there is room for: up to INLINE_SLOTS they stand inside */
     unsigned count : 15;    /* slots in use */
     unsigned swept : 1;     /* it stands in the list of those to be swept */
@@ -71,8 +71,19 @@ struct change {
     uint32_t what; /* CHANGE_PROXY | metric << 8 | algorithm, or the id of a struct's name */
 };
 
-enum { CHANGE_LIMIT = 1 << 22 };
+enum { CHANGE_LIMIT = 1 << 22, ALL_OBSERVED = 0xff /* algorithms of the metric */ };
 #define CHANGE_PROXY 0x80000000u
+
+/* Changes are noted in lists, each for one reader who takes it now and then. ANNOUNCED has what
+ * protocol.md calls a change; OBSERVED has what somebody asked for by name, quiet steps included.
+ * A round lasts until any list is taken; within it, what is noted in a list is not noted there
+ * again. */
+enum { ANNOUNCED = 1, OBSERVED = 2, LISTS = 2, ROUND = 1 << LISTS };
+
+struct change_list {
+    struct change *changes;
+    size_t capacity, count;
+};
 
 /* What all partitions of an engine share: what is allowed, and what is held.
  * The counts are atomic, since partitions change them under their own locks. */
@@ -124,10 +135,10 @@ struct partition {
     uint32_t *sweep; /* records that may be empty, or may hold absent slots */
     size_t sweep_capacity;
     uint32_t sweep_count;
-    bool watching; /* changes are noted */
-    uint32_t stamp;
-    struct change *changes;
-    size_t change_capacity, change_count;
+    unsigned watching; /* the lists in which changes are noted */
+    uint32_t stamp;    /* the round, a multiple of ROUND */
+    struct change_list lists[LISTS];
+    const struct observed *observed; /* the engine's; NULL: nothing is */
     struct result *results;
     size_t result_capacity, result_count;
     size_t result_room; /* the capacity, as far as the limit goes */
@@ -231,9 +242,11 @@ void series_free(struct partition *partition, uint32_t metric, uint32_t id);
 
 /* ---- changes and results (changes.c); call with the lock held ----------------------------------- */
 
-void partition_note(struct partition *partition, uint32_t key, uint32_t what);
+void partition_note(struct partition *partition, unsigned lists, uint32_t key, uint32_t what);
+
+/* Proxy UVEs of a series changed: algorithms to announce, and whether it is observed (not 0). */
 void partition_note_series(struct partition *partition, uint32_t metric, struct series *series,
-                           uint16_t algorithms);
+                           uint16_t announced, uint16_t observed);
 
 /* Room for more results, or the place where they are discarded. */
 struct result *partition_make_result(struct partition *partition);
@@ -252,16 +265,64 @@ uint32_t partition_proxy_name(struct partition *partition, uint32_t what);
 /* Forget the names and ids of what went, unless a reader may still ask for them. */
 void partition_recycle(struct partition *partition);
 
-void partition_watch(struct partition *partition, bool on);
+/* Begin or cease to note changes in a list (ANNOUNCED or OBSERVED), which is empty then. */
+void partition_watch(struct partition *partition, unsigned list, bool on);
 
-/* Write [[key, struct], ...] of what changed in keys that begin with one of the prefixes, and
+/* Write [[key, struct], ...] of what a list has of keys that begin with one of the prefixes, and
  * forget all of it. Something noted twice may be written twice. */
 struct text {
     const char *bytes;
     size_t length;
 };
-void partition_take_changes(struct partition *partition, const struct text *prefixes,
-                            size_t prefix_count, struct msgpack_writer *writer);
+void partition_take_changes(struct partition *partition, unsigned list,
+                            const struct text *prefixes, size_t prefix_count,
+                            struct msgpack_writer *writer);
+
+/* ---- what is observed (observe.c); call with the lock held --------------------------------------- */
+
+/* Names, sorted by length and bytes:
+ *
+ *     *               every attribute of every struct, every proxy UVE
+ *     S               struct S of sources: that it comes and goes
+ *     S-A, S-*        its attribute A; all of its attributes
+ *     P-S-A           proxy UVE P-S-A: that it comes and goes
+ *     P-S-A.value, P-S-A.sigma, P-S-A.staging
+ *                     the value of each period; its sigma; and every sample
+ *
+ * With thresholds only a number that moves past one of them is news. That is so for A of S where S
+ * is told by one source alone, and for value and sigma. What is, or was, no number is news always.
+ */
+struct observed_name {
+    struct text text;
+    const double *thresholds; /* in order */
+    size_t count;             /* 0: whatever changes is news */
+};
+
+struct observed {
+    struct observed_name *names;
+    size_t count;
+};
+
+/* Look for these from now on, or (NULL) for nothing; they stay the caller's. */
+void partition_observe(struct partition *partition, const struct observed *observed);
+
+/* The mark of a column, <struct>-<attribute>: 0 where it isn't observed, see
+ * partition_column_observed; and whether a struct is. */
+uint32_t partition_observes_column(const struct partition *partition, const char *name,
+                                   size_t length, size_t struct_length);
+bool partition_observes_struct(const struct partition *partition, const char *name,
+                               size_t length);
+
+/* What is observed of a column, or NULL. */
+static inline const struct observed_name *partition_column_observed(
+    const struct partition *partition, uint32_t column)
+{
+    uint32_t mark = names_at(&partition->columns, column)->number;
+    return mark ? &partition->observed->names[mark - 1] : NULL;
+}
+
+/* Whether it is news that a number became another. */
+bool observed_crosses(const struct observed_name *name, double before, double now);
 
 /* Hand over the results, `*count` of them in an array of `*capacity`, which is given back later:
  * its memory serves the next round, where fresh memory would cost more than the results do. */

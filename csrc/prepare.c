@@ -128,6 +128,10 @@ static uint32_t make_record(struct partition *partition, const struct record_in 
         return NONE;
     uint32_t struct_name =
         names_intern(&partition->structs, partition->memory, in->struct_name, in->struct_length);
+    if (struct_name != NONE && names_at(&partition->structs, struct_name)->refs == 0)
+        names_at(&partition->structs, struct_name)->number =
+            partition_observes_struct(partition, (const char *)in->struct_name,
+                                      in->struct_length);
     uint32_t source = struct_name == NONE ? NONE
                                           : names_intern(&partition->sources, partition->memory,
                                                          in->source, in->source_length);
@@ -145,7 +149,7 @@ static uint32_t make_record(struct partition *partition, const struct record_in 
     record->struct_name = struct_name;
     record->source = source;
     record->capacity = INLINE_SLOTS;
-    record->stamp = partition->stamp - 1;
+    record->stamp = partition->stamp - ROUND;
     names_at(&partition->structs, struct_name)->refs++;
     names_at(&partition->sources, source)->refs++;
     names_at(&partition->sources, source)->tag++;
@@ -278,7 +282,8 @@ int partition_bind_slot(struct partition *partition, struct record *record, uint
     return id == NONE ? -1 : 0;
 }
 
-static uint32_t column_of(struct partition *partition, const char *spelling, size_t length)
+static uint32_t column_of(struct partition *partition, const char *spelling, size_t length,
+                          size_t struct_length)
 {
     struct names *columns = &partition->columns;
     uint32_t hash = names_hash(columns, spelling, length);
@@ -286,8 +291,11 @@ static uint32_t column_of(struct partition *partition, const char *spelling, siz
     if (column != NONE)
         return column;
     column = names_add(columns, partition->memory, hash, spelling, length);
-    if (column != NONE)
-        names_at(columns, column)->tag = partition_metric(partition, spelling, length);
+    if (column == NONE)
+        return NONE;
+    names_at(columns, column)->tag = partition_metric(partition, spelling, length);
+    names_at(columns, column)->number =
+        partition_observes_column(partition, spelling, length, struct_length);
     return column;
 }
 
@@ -299,7 +307,7 @@ static uint16_t add_slot(struct partition *partition, struct record *record,
     size_t length = metric_spelling(spelling, in, attribute);
     if (reserve_slots(partition, record, record->count + 1u))
         return NO_SLOT;
-    uint32_t column = column_of(partition, spelling, length);
+    uint32_t column = column_of(partition, spelling, length, in->struct_length);
     if (column == NONE)
         return NO_SLOT;
     names_at(&partition->columns, column)->refs++;

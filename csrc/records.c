@@ -8,7 +8,8 @@
 enum {
     WAVE = 16,           /* records whose series are fetched ahead together */
     SWEEP_AT_ONCE = 1024, /* records */
-    LEAVE_AT_ONCE = 4096 /* keys and records that are looked at */
+    LEAVE_AT_ONCE = 4096, /* keys and records that are looked at */
+    FEW_RECORDS = 8       /* of a key: that are looked through to see who tells of a struct */
 };
 
 /* ---- slots ---------------------------------------------------------------------------------------- */
@@ -91,29 +92,75 @@ static void add_sample(struct partition *partition, const struct record_in *in,
                (uint32_t)(in->time / PERIOD_US), (uint32_t)(in->time % PERIOD_US));
 }
 
-static void note_record(struct partition *partition, struct record *record)
+static void note_record(struct partition *partition, struct record *record, unsigned lists)
 {
-    if (!partition->watching || record->stamp == partition->stamp)
-        return;
-    record->stamp = partition->stamp;
-    partition_note(partition, record->key->id, record->struct_name);
+    if ((record->stamp & ~(ROUND - 1u)) != partition->stamp)
+        record->stamp = partition->stamp;
+    unsigned fresh = lists & partition->watching & ~record->stamp;
+    record->stamp |= fresh;
+    if (fresh)
+        partition_note(partition, fresh, record->key->id, record->struct_name);
 }
 
-static bool commit_attribute(struct partition *partition, const struct record_in *in,
-                             struct record *record, struct attribute_in *attribute)
+/* The lists that a record belongs on which comes, or of which a value goes: it may be the last. */
+static unsigned struct_lists(const struct partition *partition, const struct record *record)
+{
+    return ANNOUNCED | (names_at(&partition->structs, record->struct_name)->number ? OBSERVED : 0u);
+}
+
+/* Whether nobody else tells of the record's struct: then the view shows its values as they are. */
+static bool is_alone(const struct partition *partition, const struct record *record)
+{
+    const struct key *key = record->key;
+    if (key->record_count > FEW_RECORDS)
+        return false;
+    for (uint32_t id = key->first_record; id != NONE;) {
+        const struct record *other = pool_at(&partition->records, id);
+        if (other != record && other->struct_name == record->struct_name)
+            return false;
+        id = other->next;
+    }
+    return true;
+}
+
+/* The lists that a record belongs on if a value becomes that of `in`; NULL: if it goes. */
+static unsigned column_lists(const struct partition *partition, const struct record *record,
+                             const struct slot *slot, const struct attribute_in *in)
+{
+    const struct observed_name *observed =
+        partition->watching & OBSERVED ? partition_column_observed(partition, slot->column) : NULL;
+    if (observed == NULL)
+        return ANNOUNCED;
+    uint32_t length;
+    const uint8_t *held = record_value(slot, &length);
+    double before, now;
+    bool real;
+    bool may_wait = observed->count > 0 && in != NULL && length > 0 &&
+                    msgpack_number(held, length, &before, &real) &&
+                    msgpack_number(in->value, in->value_length, &now, &real) &&
+                    !observed_crosses(observed, before, now) && is_alone(partition, record);
+    return may_wait ? ANNOUNCED : ANNOUNCED | OBSERVED;
+}
+
+/* Returns the lists to note it in. */
+static unsigned commit_attribute(struct partition *partition, const struct record_in *in,
+                                 struct record *record, struct attribute_in *attribute)
 {
     if (attribute->slot == NO_SLOT)
-        return false;
+        return 0;
     struct slot *slot = &record_slots(record)[attribute->slot];
     if (attribute->is_nil) {
         bool was_there = slot->length != 0;
+        unsigned lists =
+            column_lists(partition, record, slot, NULL) | struct_lists(partition, record);
         clear_value(partition, record, slot);
-        return was_there;
+        return was_there ? lists : 0;
     }
+    unsigned lists = column_lists(partition, record, slot, attribute);
     bool changed = set_value(partition, record, slot, attribute);
     if (attribute->is_sample)
         add_sample(partition, in, slot, attribute);
-    return changed;
+    return changed ? lists : 0;
 }
 
 /* Returns whether it had values. */
@@ -128,15 +175,26 @@ static bool clear_record(struct partition *partition, struct record *record)
     return had;
 }
 
+static bool is_empty(struct record *record)
+{
+    const struct slot *slots = record_slots(record);
+    for (unsigned at = 0; at < record->count; at++)
+        if (slots[at].length != 0)
+            return false;
+    return true;
+}
+
 static void commit_record(struct partition *partition, struct batch *batch,
                           const struct record_in *in)
 {
     struct record *record = pool_at(&partition->records, in->record);
-    bool changed = in->removes && clear_record(partition, record);
+    unsigned lists =
+        in->removes && clear_record(partition, record) ? struct_lists(partition, record) : 0;
+    bool is_new = partition->watching & OBSERVED && is_empty(record);
     for (uint32_t at = 0; at < in->count; at++)
-        changed |= commit_attribute(partition, in, record, &batch->attributes[in->first + at]);
-    if (changed)
-        note_record(partition, record);
+        lists |= commit_attribute(partition, in, record, &batch->attributes[in->first + at]);
+    if (lists)
+        note_record(partition, record, is_new ? lists | struct_lists(partition, record) : lists);
 }
 
 /* Ask for the memory of the series that a record's samples go to. The cells' size is no multiple of
@@ -265,7 +323,7 @@ static uint32_t remove_leaving_of(struct partition *partition, struct key *key)
         uint32_t next = record->next;
         if (holding_of(partition, record)->leaving) {
             if (clear_record(partition, record))
-                note_record(partition, record);
+                note_record(partition, record, struct_lists(partition, record));
             compact(partition, record);
             free_record(partition, id);
         }

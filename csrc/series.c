@@ -247,6 +247,14 @@ static struct result *begin_result(struct partition *partition, uint32_t number,
     return result;
 }
 
+static void note_proxy(struct partition *partition, uint32_t number, struct series *series,
+                       unsigned at)
+{
+    uint16_t algorithm = (uint16_t)(1u << at);
+    partition_note_series(partition, number, series, algorithm,
+                          algorithm & partition->metrics[number].observed);
+}
+
 static void end_proxy(struct partition *partition, uint32_t number, struct series *series,
                       unsigned at)
 {
@@ -255,19 +263,46 @@ static void end_proxy(struct partition *partition, uint32_t number, struct serie
     series->live &= (uint16_t)~(1u << at);
     series->started &= (uint16_t)~(1u << at);
     partition->counters.deleted++;
-    partition_note_series(partition, number, series, (uint16_t)(1u << at));
+    note_proxy(partition, number, series, at);
     begin_result(partition, number, series, at)->flags = RESULT_DELETED;
+}
+
+/* Whether a step is news to who observes the proxy UVE; quiet steps may be, too. */
+static bool is_observed(const struct metric *metric, unsigned at, const struct result *before,
+                        const struct result *now)
+{
+    const struct observed_name *value = metric->observed_value[at];
+    const struct observed_name *sigma = metric->observed_sigma[at];
+    if (!((before->flags & now->flags) & RESULT_REPORTED))
+        return (before->flags | now->flags) & RESULT_REPORTED;
+    return (value && observed_crosses(value, before->value, now->value)) ||
+           (sigma && observed_crosses(sigma, before->sigma, now->sigma));
+}
+
+static void note_step(struct partition *partition, uint32_t number, struct series *series,
+                      unsigned at, const struct result *before, const struct result *now)
+{
+    bool observed = before && is_observed(&partition->metrics[number], at, before, now);
+    unsigned announced = now->flags == RESULT_REPORTED;
+    if (observed || announced)
+        partition_note_series(partition, number, series, (uint16_t)(announced << at), observed);
 }
 
 static inline void step_proxy(struct partition *partition, uint32_t number,
                               struct series *series, const struct algorithm *algorithm,
                               unsigned at, double value)
 {
+    void *state = series_state(algorithm, series);
+    bool observes = partition->watching & OBSERVED && partition->metrics[number].observed & 1u << at;
+    struct result before = {0};
+    if (observes && series->started & 1u << at)
+        algorithm->detector->show(algorithm, state, &before);
     struct result *result = begin_result(partition, number, series, at);
     result->value = value;
-    algorithm->detector->step(algorithm, series_state(algorithm, series), result);
-    if (partition->watching && result->flags == RESULT_REPORTED)
-        partition_note_series(partition, number, series, (uint16_t)(1u << at));
+    algorithm->detector->step(algorithm, state, result);
+    if (partition->watching)
+        note_step(partition, number, series, at, observes ? &before : NULL, result);
+    series->started |= (uint16_t)(1u << at);
 }
 
 /* A period with samples: each algorithm takes its number, those with one reducer the same. */
@@ -287,11 +322,10 @@ static inline void close_sampled(struct partition *partition, const struct metri
         if (isnan(value)) { /* it was configured during this period, and begins with the next */
             if (!(series->started & 1u << at)) {
                 series->live &= (uint16_t)~(1u << at);
-                partition_note_series(partition, number, series, (uint16_t)(1u << at));
+                note_proxy(partition, number, series, at);
             }
             continue;
         }
-        series->started |= (uint16_t)(1u << at);
         step_proxy(partition, number, series, algorithm, at, value);
     }
 }
@@ -384,8 +418,8 @@ void series_add(struct partition *partition, uint32_t number, uint32_t id, struc
     if (!series->live)
         awake(partition, series, period);
     if (series->live != metric->all) {
-        partition_note_series(partition, number, series,
-                              (uint16_t)(metric->all & ~series->live));
+        uint16_t begun = (uint16_t)(metric->all & ~series->live);
+        partition_note_series(partition, number, series, begun, begun & metric->observed);
         series->live = metric->all;
     }
     uint32_t arrival = now_ms(partition);
@@ -398,7 +432,8 @@ void series_add(struct partition *partition, uint32_t number, uint32_t id, struc
     if (!had_open)
         set_due(metric, id, closes_at(partition, metric, series));
     if (partition->watching && metric->staging)
-        partition_note_series(partition, number, series, metric->staging);
+        partition_note_series(partition, number, series, metric->staging,
+                              metric->observed_staging);
     partition->counters.samples++;
 }
 

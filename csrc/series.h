@@ -64,7 +64,7 @@ struct series {
     uint32_t newest;  /* the newest period with samples; before `next`: none is open */
     uint32_t carry;   /* the last arrival for periods before `next`, or when it awoke */
     uint32_t arrival; /* the last arrival of all */
-    uint32_t stamp;   /* the round of changes that `changed` speaks of */
+    uint32_t stamp;   /* the round of changes that `changed` speaks of, and its lists */
     uint16_t live;
     uint16_t started;
     uint16_t changed;
@@ -143,6 +143,9 @@ struct metric {
     uint16_t algorithm_count;
     uint16_t all;     /* a bit for each algorithm */
     uint16_t staging; /* a bit for each whose proxy UVE changes with every sample */
+    uint16_t observed;         /* a bit for each that is observed (partition.h) */
+    uint16_t observed_staging; /* and for each of which every sample is */
+    const struct observed_name *observed_value[ALGORITHMS], *observed_sigma[ALGORITHMS];
     struct algorithm algorithms[ALGORITHMS];
     uint32_t bins, extremes, lanes; /* offsets in the series; 0: not kept */
     struct pool pool;               /* of series; a slab's header is their `due` */

@@ -104,8 +104,24 @@ cdef extern from "partition.h":
         uint64_t keys, records, bytes, results, source_records, source_bytes
         uint64_t held_keys, held_records, held_series
 
-    void partition_watch(partition *, bint) nogil
-    void partition_take_changes(partition *, const text *, size_t, msgpack_writer *) nogil
+    enum:
+        ANNOUNCED
+        OBSERVED
+
+    cdef struct observed_name:
+        text text
+        const double *thresholds
+        size_t count
+
+    cdef struct observed:
+        observed_name *names
+        size_t count
+
+    void partition_watch(partition *, unsigned, bint) nogil
+    void partition_take_changes(
+        partition *, unsigned, const text *, size_t, msgpack_writer *
+    ) nogil
+    void partition_observe(partition *, const observed *) nogil
     result *partition_take_results(partition *, size_t *, size_t *) nogil
     void partition_give_results(partition *, result *, size_t) nogil
     uint32_t partition_record_count(partition *, const void *, size_t) nogil

@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -213,6 +213,27 @@ class Engine:
     ) -> list[tuple[str, str]]:
         """``(key, struct)`` of what changed since the last call, each once, of keys that begin
         with one of ``prefixes``; the rest is forgotten."""
+
+    def observe(self, names: Mapping[str, Collection[float] | None]) -> None:
+        """Begin to note, for ``take_observed``, what changes of these; none: cease to.
+
+        ``S`` is a struct of sources that comes or goes, ``S-A`` its attribute, ``S-*`` all of its
+        attributes. ``P-S-A`` is a proxy UVE that comes or goes, ``P-S-A.value`` and
+        ``P-S-A.sigma`` are its numbers, quiet steps included, ``P-S-A.staging`` every sample.
+        ``*`` is all of these.
+
+        Of an attribute, a value or a sigma with thresholds it is only noted when it comes to lie
+        otherwise to one of them: below, at or above. (Of an attribute that several sources tell,
+        or that is no number, every change is.)
+
+        What was noted before is forgotten, as it is by ``configure``.
+        """
+
+    def take_observed(
+        self, partition: int, prefixes: Sequence[str] = ("",)
+    ) -> list[tuple[str, str]]:
+        """``(key, struct)`` of what was observed since the last call, as ``take_changed`` does;
+        with a proxy UVE others of the same metric may be named that did not change."""
 
     def take_results(self, partition: int) -> npt.NDArray[Any]:
         """The closed results since the last call, oldest first, as an array of ``RESULT``.

@@ -116,6 +116,41 @@ cdef class Speaker:
         free(self.rows)
 
 
+cdef class _Observed:
+    """Owns names that an engine looks for."""
+
+    cdef observed core
+    cdef double *thresholds
+    cdef list texts
+
+    def __cinit__(self, names):
+        wanted = {
+            name.encode("utf-8", "surrogateescape"): sorted(set(thresholds or ()))
+            for name, thresholds in names.items()
+        }
+        self.texts = sorted(wanted, key=lambda text: (len(text), text))
+        cdef size_t at, number = 0
+        self.core.names = <observed_name *>malloc(max(len(wanted), 1) * sizeof(observed_name))
+        self.thresholds = <double *>malloc(
+            max(sum(map(len, wanted.values())), 1) * sizeof(double)
+        )
+        if self.core.names == NULL or self.thresholds == NULL:
+            raise MemoryError
+        for at in range(len(self.texts)):
+            self.core.names[at].text.bytes = <const char *><bytes>self.texts[at]
+            self.core.names[at].text.length = len(self.texts[at])
+            self.core.names[at].thresholds = self.thresholds + number
+            self.core.names[at].count = len(wanted[self.texts[at]])
+            for threshold in wanted[self.texts[at]]:
+                self.thresholds[number] = threshold
+                number += 1
+        self.core.count = len(self.texts)
+
+    def __dealloc__(self):
+        free(self.core.names)
+        free(self.thresholds)
+
+
 cdef class _Saved:
     """Owns the bytes of a part of a snapshot."""
 
@@ -162,6 +197,7 @@ cdef class Engine:
     cdef engine core
     cdef bint ready
     cdef readonly uint32_t partitions
+    cdef _Observed observed
     cdef dict known_aggtypes
     cdef uint64_t known_version
 
@@ -468,10 +504,28 @@ cdef class Engine:
         with nogil:
             for number in range(self.partitions):
                 engine_lock(&self.core, number)
-                partition_watch(&self.core.partitions[number], on)
+                partition_watch(&self.core.partitions[number], ANNOUNCED, on)
                 engine_unlock(&self.core, number)
 
+    def observe(self, names):
+        cdef _Observed wanted = _Observed(names)
+        cdef bint on = wanted.core.count > 0
+        cdef uint32_t number
+        with nogil:
+            for number in range(self.partitions):
+                engine_lock(&self.core, number)
+                partition_observe(&self.core.partitions[number], &wanted.core)
+                partition_watch(&self.core.partitions[number], OBSERVED, on)
+                engine_unlock(&self.core, number)
+        self.observed = wanted  # those of before were looked at until here
+
     def take_changed(self, partition, prefixes=("",)):
+        return self._take(partition, ANNOUNCED, prefixes)
+
+    def take_observed(self, partition, prefixes=("",)):
+        return self._take(partition, OBSERVED, prefixes)
+
+    cdef _take(self, partition, unsigned which, prefixes):
         cdef msgpack_writer writer
         self._check_partition(partition)
         cdef uint32_t number = partition
@@ -481,7 +535,7 @@ cdef class Engine:
         _open_writer(&writer, &self.core)
         with nogil:
             engine_lock(&self.core, number)
-            partition_take_changes(&self.core.partitions[number], wanted, count, &writer)
+            partition_take_changes(&self.core.partitions[number], which, wanted, count, &writer)
             engine_unlock(&self.core, number)
         free(wanted)
         return list(dict.fromkeys((key, struct) for key, struct in decode(_close_writer(&writer))))

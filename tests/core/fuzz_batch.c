@@ -192,7 +192,8 @@ static void take(struct life *life)
     const struct text prefix = {"T", next_byte(&life->script) % 2};
     struct msgpack_writer writer = new_writer();
     size_t count, capacity;
-    partition_take_changes(partition, &prefix, 1, &writer);
+    unsigned list = next_byte(&life->script) % 2 ? ANNOUNCED : OBSERVED;
+    partition_take_changes(partition, list, &prefix, 1, &writer);
     struct msgpack_reader reader = {writer.bytes, writer.bytes + writer.length};
     CHECK(msgpack_skip(&reader, 0) == MSGPACK_OK && reader.at == reader.end);
     msgpack_writer_free(&writer);
@@ -200,6 +201,21 @@ static void take(struct life *life)
     for (size_t at = 0; at < count; at++)
         CHECK(partition->keys.entries[results[at].key] != NULL);
     memory_free(&life->engine.memory, results, capacity * sizeof *results);
+}
+
+static void watch(struct life *life)
+{
+    static const double thresholds[] = {-1, 0, 100};
+    static struct observed_name all[] = {{{"*", 1}, NULL, 0}};
+    static struct observed_name some[] = {{{"S", 1}, NULL, 0},
+                                          {{"S-a", 3}, thresholds, 3},
+                                          {{"Sum-S-a", 7}, NULL, 0},
+                                          {{"Sum-S-a.value", 13}, thresholds, 3}};
+    static const struct observed sets[] = {{NULL, 0}, {all, 1}, {some, 4}};
+    struct partition *partition = &life->engine.partitions[next_byte(&life->script) % 2];
+    partition_watch(partition, next_byte(&life->script) % 2 ? ANNOUNCED : OBSERVED,
+                    next_byte(&life->script) % 2);
+    partition_observe(partition, &sets[next_byte(&life->script) % 3]);
 }
 
 static void take_step(struct life *life)
@@ -224,8 +240,7 @@ static void take_step(struct life *life)
         take(life);
         break;
     case 6:
-        partition_watch(&life->engine.partitions[next_byte(&life->script) % 2],
-                        next_byte(&life->script) % 2);
+        watch(life);
         break;
     case 7: { /* of what comes next, if it asks for memory */
         uint8_t how = next_byte(&life->script);

@@ -35,7 +35,7 @@ static uint64_t advance(struct engine *engine, uint64_t now)
 static void watch(struct engine *engine, bool on)
 {
     for (uint32_t at = 0; at < engine->partition_count; at++)
-        partition_watch(&engine->partitions[at], on);
+        partition_watch(&engine->partitions[at], ANNOUNCED, on);
 }
 
 static bool knows(struct engine *engine, const char *key)
@@ -54,7 +54,7 @@ static uint32_t take_changes(struct engine *engine, const char *prefix)
     uint32_t changes = 0;
     for (uint32_t at = 0; at < engine->partition_count; at++) {
         struct msgpack_writer writer = new_writer();
-        partition_take_changes(&engine->partitions[at], &wanted, 1, &writer);
+        partition_take_changes(&engine->partitions[at], ANNOUNCED, &wanted, 1, &writer);
         struct msgpack_reader reader = {writer.bytes, writer.bytes + writer.length};
         struct msgpack_head head;
         CHECK(!msgpack_read(&reader, &head) && head.type == MSGPACK_ARRAY);

@@ -98,10 +98,16 @@ static bool configure_less(struct story *story)
     return configure(story, metrics, 2);
 }
 
+static struct observed_name everything_name = {{"*", 1}, NULL, 0};
+static const struct observed everything = {&everything_name, 1};
+
 static bool watch(struct story *story)
 {
-    for (uint32_t at = 0; at < story->engine.partition_count; at++)
-        partition_watch(&story->engine.partitions[at], true);
+    for (uint32_t at = 0; at < story->engine.partition_count; at++) {
+        partition_watch(&story->engine.partitions[at], ANNOUNCED, true);
+        partition_watch(&story->engine.partitions[at], OBSERVED, true);
+        partition_observe(&story->engine.partitions[at], &everything);
+    }
     return true;
 }
 
@@ -334,12 +340,22 @@ static bool told_aggtypes(struct story *story)
     return tell(story, engine_aggtypes);
 }
 
+static bool take_list_of(struct story *story, uint32_t partition, unsigned list)
+{
+    const struct text any = {"", 0};
+    struct msgpack_writer writer = {.memory = &story->engine.memory};
+    partition_take_changes(&story->engine.partitions[partition], list, &any, 1, &writer);
+    return hear(story, &writer);
+}
+
 static bool take_changes_of(struct story *story, uint32_t partition)
 {
-    const struct text everything = {"", 0};
-    struct msgpack_writer writer = {.memory = &story->engine.memory};
-    partition_take_changes(&story->engine.partitions[partition], &everything, 1, &writer);
-    return hear(story, &writer);
+    return take_list_of(story, partition, ANNOUNCED);
+}
+
+static bool take_observed(struct story *story)
+{
+    return take_list_of(story, 0, OBSERVED);
 }
 
 static bool take_changes_of_0(struct story *story)
@@ -404,7 +420,8 @@ static const struct {
     STEP(begin), STEP(configure_sums), STEP(first_source), STEP(watch), STEP(second_source),
     STEP(short_messages), STEP(aggtypes), STEP(many_attributes), STEP(long_values), STEP(read_every_key),
     STEP(list_keys), STEP(tables), STEP(sources), STEP(source_records), STEP(told_aggtypes),
-    STEP(take_changes_of_0), STEP(advance_a_minute), STEP(take_results), STEP(configure_more),
+    STEP(take_changes_of_0), STEP(take_observed), STEP(advance_a_minute), STEP(take_results),
+    STEP(configure_more),
     STEP(first_source_again), STEP(unnumbered_source), STEP(samples_where_texts_were),
     STEP(take_changes_of_1), STEP(removals), STEP(history), STEP(take_results),
     STEP(configure_less), STEP(take_changes_of_2), STEP(take_results), STEP(configure_more),

@@ -69,7 +69,7 @@ static void take(struct partition *partition)
     const struct text everything = {"", 0};
     struct msgpack_writer writer = new_writer();
     size_t count, capacity;
-    partition_take_changes(partition, &everything, 1, &writer);
+    partition_take_changes(partition, ANNOUNCED, &everything, 1, &writer);
     msgpack_writer_free(&writer);
     struct result *results = partition_take_results(partition, &count, &capacity);
     memory_free(&engine.memory, results, capacity * sizeof *results);
@@ -140,7 +140,7 @@ int main(void)
     CHECK(engine_configure(&engine, metrics, 1, 5000) == 0);
     engine.limits.results = 1000;
     for (uint32_t at = 0; at < PARTITIONS; at++)
-        partition_watch(&engine.partitions[at], true);
+        partition_watch(&engine.partitions[at], ANNOUNCED, true);
     for (unsigned at = 0; at < WORKS; at++)
         CHECK(pthread_create(&threads[at], NULL, works[at], NULL) == 0);
     unsigned saved = 0;

@@ -101,7 +101,7 @@ static void take(uint32_t number)
     struct msgpack_writer writer = {.memory = &engine.memory};
     size_t count, capacity;
     engine_lock(&engine, number);
-    partition_take_changes(partition, &everything, 1, &writer);
+    partition_take_changes(partition, ANNOUNCED, &everything, 1, &writer);
     struct result *results = partition_take_results(partition, &count, &capacity);
     for (size_t at = 0; at < count; at++)
         CHECK(partition->keys.entries[results[at].key] != NULL);
@@ -191,7 +191,7 @@ int main(void)
     atomic_store(&now, START);
     configure(0);
     for (uint32_t at = 0; at < PARTITIONS; at++)
-        partition_watch(&engine.partitions[at], true);
+        partition_watch(&engine.partitions[at], ANNOUNCED, true);
     for (size_t at = 0; at < THREADS; at++)
         CHECK(pthread_create(&threads[at], NULL, work[at], NULL) == 0);
     for (size_t at = 0; at < THREADS; at++)
