@@ -30,17 +30,9 @@ static const struct observed_name *find(const struct observed *observed, const c
     return NULL;
 }
 
-/* The name, or else that of everything. */
-static const struct observed_name *find_or_all(const struct observed *observed, const char *name,
-                                               size_t length)
-{
-    const struct observed_name *found = find(observed, name, length);
-    return found ? found : find(observed, "*", 1);
-}
-
 bool partition_observes_struct(const struct partition *partition, const char *name, size_t length)
 {
-    return find_or_all(partition->observed, name, length) != NULL;
+    return find(partition->observed, name, length) || find(partition->observed, "*", 1);
 }
 
 uint32_t partition_observes_column(const struct partition *partition, const char *name,
@@ -50,7 +42,9 @@ uint32_t partition_observes_column(const struct partition *partition, const char
     memcpy(all, name, struct_length);
     memcpy(all + struct_length, "-*", 2);
     const struct observed *observed = partition->observed;
-    const struct observed_name *found = find_or_all(observed, all, struct_length + 2);
+    const struct observed_name *found = find(observed, "*-*", 3);
+    if (found == NULL)
+        found = find(observed, all, struct_length + 2);
     if (found == NULL)
         found = find(observed, name, length);
     return found ? (uint32_t)(found - observed->names) + 1 : 0;
@@ -98,7 +92,9 @@ static const struct observed_name *find_part(const struct partition *partition,
     char name[ALGORITHM_NAME + METRIC_NAME + sizeof ".staging"];
     int length =
         snprintf(name, sizeof name, "%s-%s%s", metric->algorithms[at].name, metric->name, part);
-    return find_or_all(partition->observed, name, (size_t)length);
+    const struct observed_name *all =
+        *part ? find(partition->observed, "*-*", 3) : find(partition->observed, "*", 1);
+    return all ? all : find(partition->observed, name, (size_t)length);
 }
 
 static void mark_metric(const struct partition *partition, struct metric *metric)

@@ -59,6 +59,7 @@ struct record {
     unsigned capacity : 15; /* slots there is room for: up to INLINE_SLOTS they stand inside */
     unsigned count : 15;    /* slots in use */
     unsigned swept : 1;     /* it stands in the list of those to be swept */
+    unsigned shared : 1;    /* another source may tell of the same struct of the key */
     union {
         struct slot inside[INLINE_SLOTS];
         struct slot *outside;
@@ -191,6 +192,9 @@ bool partition_sweep(struct partition *partition);
  * the most; `*cursor` moves on. True when all is done. */
 bool partition_remove_leaving(struct partition *partition, uint32_t *cursor);
 
+/* Mark which records of a key share their struct, after one was added (id) or freed (NONE). */
+void partition_mark_shared(struct partition *partition, struct key *key, uint32_t added);
+
 /* Release a key that nothing holds any more. */
 void partition_release_key(struct partition *partition, struct key *key);
 
@@ -282,9 +286,8 @@ void partition_take_changes(struct partition *partition, unsigned list,
 
 /* Names, sorted by length and bytes:
  *
- *     *               every attribute of every struct, every proxy UVE
- *     S               struct S of sources: that it comes and goes
- *     S-A, S-*        its attribute A; all of its attributes
+ *     S, *            struct S of sources, any struct: that it comes and goes
+ *     S-A, S-*, *-*   its attribute A; all of its attributes; all of any struct, proxy UVEs too
  *     P-S-A           proxy UVE P-S-A: that it comes and goes
  *     P-S-A.value, P-S-A.sigma, P-S-A.staging
  *                     the value of each period; its sigma; and every sample

@@ -111,6 +111,7 @@ static void link_record(struct partition *partition, uint32_t id, struct key *ke
         ((struct record *)pool_at(&partition->records, record->next))->previous = id;
     key->first_record = id;
     key->record_count++;
+    partition_mark_shared(partition, key, id);
 }
 
 /* Remember to look at a record when the batch is done; room for it was made. */

@@ -9,7 +9,7 @@ enum {
     WAVE = 16,           /* records whose series are fetched ahead together */
     SWEEP_AT_ONCE = 1024, /* records */
     LEAVE_AT_ONCE = 4096, /* keys and records that are looked at */
-    FEW_RECORDS = 8       /* of a key: that are looked through to see who tells of a struct */
+    FEW_RECORDS = 8       /* of a key: with more of them all count as shared */
 };
 
 /* ---- slots ---------------------------------------------------------------------------------------- */
@@ -108,21 +108,6 @@ static unsigned struct_lists(const struct partition *partition, const struct rec
     return ANNOUNCED | (names_at(&partition->structs, record->struct_name)->number ? OBSERVED : 0u);
 }
 
-/* Whether nobody else tells of the record's struct: then the view shows its values as they are. */
-static bool is_alone(const struct partition *partition, const struct record *record)
-{
-    const struct key *key = record->key;
-    if (key->record_count > FEW_RECORDS)
-        return false;
-    for (uint32_t id = key->first_record; id != NONE;) {
-        const struct record *other = pool_at(&partition->records, id);
-        if (other != record && other->struct_name == record->struct_name)
-            return false;
-        id = other->next;
-    }
-    return true;
-}
-
 /* The lists that a record belongs on if a value becomes that of `in`; NULL: if it goes. */
 static unsigned column_lists(const struct partition *partition, const struct record *record,
                              const struct slot *slot, const struct attribute_in *in)
@@ -138,7 +123,8 @@ static unsigned column_lists(const struct partition *partition, const struct rec
     bool may_wait = observed->count > 0 && in != NULL && length > 0 &&
                     msgpack_number(held, length, &before, &real) &&
                     msgpack_number(in->value, in->value_length, &now, &real) &&
-                    !observed_crosses(observed, before, now) && is_alone(partition, record);
+                    !record->shared && /* else the view shows what becomes of several values */
+                    !observed_crosses(observed, before, now);
     return may_wait ? ANNOUNCED : ANNOUNCED | OBSERVED;
 }
 
@@ -256,6 +242,34 @@ static void compact(struct partition *partition, struct record *record)
     record->count = kept & 0x7fff;
 }
 
+static bool is_shared(const struct partition *partition, const struct key *key,
+                      const struct record *record)
+{
+    for (uint32_t id = key->first_record; id != NONE;) {
+        const struct record *other = pool_at(&partition->records, id);
+        if (other != record && other->struct_name == record->struct_name)
+            return true;
+        id = other->next;
+    }
+    return false;
+}
+
+void partition_mark_shared(struct partition *partition, struct key *key, uint32_t added)
+{
+    if (added != NONE && key->record_count > FEW_RECORDS + 1) {
+        ((struct record *)pool_at(&partition->records, added))->shared = true;
+        return;
+    }
+    if (key->record_count > FEW_RECORDS + 1)
+        return; /* they are marked, all of them */
+    bool many = key->record_count > FEW_RECORDS;
+    for (uint32_t id = key->first_record; id != NONE;) {
+        struct record *record = pool_at(&partition->records, id);
+        record->shared = many || is_shared(partition, key, record);
+        id = record->next;
+    }
+}
+
 static uint32_t record_hash(const struct partition *partition, const struct record *record)
 {
     const struct name *struct_name = names_at(&partition->structs, record->struct_name);
@@ -296,6 +310,8 @@ static void free_record(struct partition *partition, uint32_t id)
     atomic_fetch_sub_explicit(&partition->limits->held_records, 1, memory_order_relaxed);
     if (--key->record_count == 0)
         partition_release_key(partition, key);
+    else
+        partition_mark_shared(partition, key, NONE);
 }
 
 bool partition_sweep(struct partition *partition)

@@ -63,7 +63,7 @@ def test_a_value_that_is_told_again_is_no_news() -> None:
     assert taken(told) == []
 
 
-@pytest.mark.parametrize("name", ["S-*", "*"])
+@pytest.mark.parametrize("name", ["S-*", "*-*"])
 def test_all_attributes_can_be_asked_for(name: str) -> None:
     told = observing(every(name))
     told.tell({"b": 1})
@@ -80,8 +80,9 @@ def test_what_is_known_already_is_looked_for_as_well() -> None:
     assert taken(told) == ["S"]
 
 
-def test_a_struct_is_noted_when_it_comes_and_when_it_goes() -> None:
-    told = observing(every("S"))
+@pytest.mark.parametrize("name", ["S", "*"])
+def test_a_struct_is_noted_when_it_comes_and_when_it_goes(name: str) -> None:
+    told = observing(every(name))
     told.tell({"b": 1})
     assert taken(told) == ["S"]
     told.tell({"b": 2})
@@ -192,6 +193,31 @@ def test_another_struct_of_the_key_does_not_count_as_another_source() -> None:
     taken(told)
     told.tell({"b": 2})
     assert taken(told) == []
+
+
+def test_whoever_is_left_alone_is_shown_as_it_is() -> None:
+    told = observing({"S-b": [10]})
+    told.tell({"b": 1}, source="h1")
+    told.tell({"b": 1}, source="h2")
+    told.tell(None, source="h2")
+    taken(told)
+    told.tell({"b": 2}, source="h1")
+    assert taken(told) == []
+
+
+@pytest.mark.parametrize("others", [7, 8, 9, 20])
+def test_with_many_structs_of_a_key_nothing_is_missed(others: int) -> None:
+    told = observing({"S-b": [10]})
+    told.tell({"b": 1}, source="h1")
+    for number in range(others):
+        told.tell({"b": 1}, struct=f"R{number}")
+    told.tell({"b": 1}, source="h2")
+    for number in range(others):
+        told.tell(None, struct=f"R{number}")
+    taken(told)
+    for source in ("h1", "h2"):
+        told.tell({"b": 2}, source=source)
+        assert taken(told) == ["S"]
 
 
 def test_a_threshold_of_one_and_every_change_of_another_attribute() -> None:

@@ -220,7 +220,7 @@ class Engine:
         ``S`` is a struct of sources that comes or goes, ``S-A`` its attribute, ``S-*`` all of its
         attributes. ``P-S-A`` is a proxy UVE that comes or goes, ``P-S-A.value`` and
         ``P-S-A.sigma`` are its numbers, quiet steps included, ``P-S-A.staging`` every sample.
-        ``*`` is all of these.
+        ``*`` is any struct or proxy UVE, ``*-*`` all that any of them has.
 
         Of an attribute, a value or a sigma with thresholds it is only noted when it comes to lie
         otherwise to one of them: below, at or above. (Of an attribute that several sources tell,

@@ -206,12 +206,12 @@ static void take(struct life *life)
 static void watch(struct life *life)
 {
     static const double thresholds[] = {-1, 0, 100};
-    static struct observed_name all[] = {{{"*", 1}, NULL, 0}};
+    static struct observed_name all[] = {{{"*", 1}, NULL, 0}, {{"*-*", 3}, NULL, 0}};
     static struct observed_name some[] = {{{"S", 1}, NULL, 0},
                                           {{"S-a", 3}, thresholds, 3},
                                           {{"Sum-S-a", 7}, NULL, 0},
                                           {{"Sum-S-a.value", 13}, thresholds, 3}};
-    static const struct observed sets[] = {{NULL, 0}, {all, 1}, {some, 4}};
+    static const struct observed sets[] = {{NULL, 0}, {all, 2}, {some, 4}};
     struct partition *partition = &life->engine.partitions[next_byte(&life->script) % 2];
     partition_watch(partition, next_byte(&life->script) % 2 ? ANNOUNCED : OBSERVED,
                     next_byte(&life->script) % 2);

@@ -98,8 +98,8 @@ static bool configure_less(struct story *story)
     return configure(story, metrics, 2);
 }
 
-static struct observed_name everything_name = {{"*", 1}, NULL, 0};
-static const struct observed everything = {&everything_name, 1};
+static struct observed_name all_names[] = {{{"*", 1}, NULL, 0}, {{"*-*", 3}, NULL, 0}};
+static const struct observed everything = {all_names, 2};
 
 static bool watch(struct story *story)
 {
