@@ -17,28 +17,36 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import zmq
 import zmq.asyncio
 
 from collectord import __version__, logs, proxies, state
 from collectord.access import RIGHTS, Access
+from collectord.alarms.room import AlarmRoom, read_rules
 from collectord.clock import Clock
 from collectord.descriptors import allow_descriptors
 from collectord.engine import Engine
 from collectord.ingest import Ingest
 from collectord.query import Queries
-from collectord.service import Notifier, Pulse, feed_watchdog
+from collectord.reader import Reader
+from collectord.service import Load, Notifier, Pulse, feed_watchdog
 from collectord.settings import ConfigurationError, Settings
 from collectord.snapshot import SnapshotError
 from collectord.state import State
 from collectord.stream import Stream
 
+if TYPE_CHECKING:
+    from collectord.alarms.rules import Rule
+
 log = logging.getLogger(__name__)
 
-CHECKS: dict[str, Callable[[str], object]] = {"DEFAULT.uve_proxy_list": proxies.parse_proxy_list}
+CHECKS: dict[str, Callable[[str], object]] = {
+    "DEFAULT.uve_proxy_list": proxies.parse_proxy_list,
+    "ALARM.rules_file": read_rules,
+}
 """Options that only other rooms can judge, for ``settings.load``."""
 
 OK = 0
@@ -66,6 +74,7 @@ RELOADED = (
     "SNAPSHOT.interval",
     "SNAPSHOT.grace",
     "SECURITY.client_keys",
+    "ALARM.rules_file",
 )
 """What SIGHUP takes on; anything else wants a restart."""
 SWITCH_INTERVAL = 0.001
@@ -133,6 +142,7 @@ class Collector:
             undo.callback(self.access.close)
             self._load(undo)
             self._bind(context, undo)
+            self.alarms.take_on(settings, _rules(settings))
             undo.pop_all()
         self._pulse = Pulse({"ingest": lambda: self.ingest.turns, "clock": lambda: self._ticks})
 
@@ -169,6 +179,8 @@ class Collector:
 
     def _bind(self, context: zmq.Context[zmq.Socket[bytes]], undo: contextlib.ExitStack) -> None:
         shadow = zmq.asyncio.Context(context)
+        self.reader = Reader(self.engine, lambda key: self.alarms.structs(key))
+        undo.callback(self.reader.close)
         with _explained("COLLECTOR", self.settings):
             self.ingest = Ingest(
                 self.engine,
@@ -180,14 +192,25 @@ class Collector:
                 access=self.access,
             )
         undo.callback(self.ingest.close)
+        load = Load(lambda: self.ingest.waited)
+        self.alarms = AlarmRoom(
+            self.engine,
+            self.state,
+            self.clock,
+            publish=lambda topic, message: self.stream.tell(topic, message),
+            is_busy=load.is_busy,
+        )
+        reply_size = self.settings.integer("QUERY.reply_size")
         with _explained("QUERY", self.settings):
             self.queries = Queries(
                 self.engine,
                 shadow,
                 self.settings.endpoint("QUERY"),
+                reader=self.reader,
                 status=self.status,
                 configured=lambda: self.metrics,
-                reply_size=self.settings.integer("QUERY.reply_size"),
+                operations=self.alarms.operations(reply_size),
+                reply_size=reply_size,
                 access=self.access,
             )
         undo.callback(self.queries.abandon)
@@ -196,7 +219,7 @@ class Collector:
                 self.engine,
                 shadow,
                 self.settings.endpoint("STREAM"),
-                view=self.queries.fair_view,
+                reader=self.reader,
                 access=self.access,
             )
 
@@ -219,6 +242,7 @@ class Collector:
         if seconds := self._notifier.watchdog:
             parts.append(feed_watchdog(self._notifier, self._pulse, seconds))
         tasks = [asyncio.create_task(part) for part in parts]
+        alarms = asyncio.create_task(self.alarms.serve())
         log.log(
             logs.NOTICE,
             "collectord %s serves: ingest %s, query %s, stream %s",
@@ -229,20 +253,20 @@ class Collector:
         )
         self._notifier.ready()
         stopped = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
+        await asyncio.wait([stopped, alarms, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in (alarms, *tasks):
             if task.done():
                 self._failure = self._failure or task.exception()
-        is_saved = await self._stop([stopped, *tasks])
+        is_saved = await self._stop([stopped, *tasks], alarms)
         if self._failure is not None:
             log.critical("a part of the collector failed", exc_info=self._failure)
             return FAILED
         log.log(logs.NOTICE, "stopped")
         return OK if is_saved else FAILED
 
-    async def _stop(self, tasks: list[asyncio.Task[Any]]) -> bool:
-        """First no more comes in and what came is applied; then what was asked is answered; then
-        all is saved. Returns whether it was."""
+    async def _stop(self, tasks: list[asyncio.Task[Any]], alarms: asyncio.Task[None]) -> bool:
+        """First no more comes in and what came is applied; then no alarm is raised any more, and
+        all is saved; then what was asked is answered. Returns whether it was saved."""
         log.log(logs.NOTICE, "stopping")
         self._pulse.clear()
         self._notifier.stopping()
@@ -251,15 +275,18 @@ class Collector:
             await asyncio.to_thread(self.ingest.stop)
             for partition in range(self.engine.partitions):
                 self.engine.advance(partition, self.clock.closing(), self.clock.steady())
+            alarms.cancel()
+            await asyncio.gather(alarms, return_exceptions=True)
             is_saved = self._failure is not None or await self.state.finish()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.queries.close()
+            await asyncio.gather(self.queries.close(), self.alarms.finish())
             return is_saved
         finally:  # a socket left open would keep the process for ever
             self.ingest.close()
             self.queries.abandon()
+            self.reader.close()
             self.stream.close()
             self.access.close()
             self.state.close()
@@ -323,19 +350,21 @@ class Collector:
         self._notifier.reloading()
         try:
             settings = self.settings.reload()
+            rules = _rules(settings)
             if RIGHTS["stream"] in self.access.reload(settings):
                 self.stream.disconnect_all()  # who may still watch comes back
         except ConfigurationError as error:
             for sentence in error.errors:
                 log.error("the configuration stays as it was: %s", sentence)
         else:
-            self._take_on(settings)
+            self._take_on(settings, rules)
         self._notifier.ready()
 
-    def _take_on(self, settings: Settings) -> None:
+    def _take_on(self, settings: Settings, rules: Sequence[Rule]) -> None:
         changed = self.settings.changed(settings)
         metrics = proxies.parse_proxy_list(settings.text("DEFAULT.uve_proxy_list"))
         self.engine.configure(proxies.specifications(metrics), _lateness(settings))
+        self.alarms.take_on(settings, rules)
         self.state.configure(settings)
         logs.set_level(settings.text("DEFAULT.log_level"))
         self.settings, self.metrics = settings, metrics
@@ -349,6 +378,7 @@ class Collector:
         now = self.clock.steady()
         return [
             *self.state.problems(),
+            *self.alarms.problems(),
             *(
                 f"{name} has not moved since {logs.iso(now - round(seconds * 1_000_000))}"
                 for name, seconds in self._pulse.still().items()
@@ -365,6 +395,7 @@ class Collector:
             **self.stream.counters,
             **self.access.counters,
             **self.state.counters,
+            **self.alarms.counters(),
             **self.counters,
             **logs.counters,
             "clock_steps": self.clock.steps,
@@ -381,6 +412,7 @@ class Collector:
             "counters": counters,
             "sizes": self.engine.sizes(),
             "snapshot": self.state.status(),
+            "alarms": self.alarms.status(),
             "memory": {
                 "resident": _resident(),
                 "resident_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -404,6 +436,14 @@ def _resident() -> int:
 
 def _lateness(settings: Settings) -> int:
     return round(settings.seconds("DEFAULT.uve_proxy_lateness") * 1_000_000)
+
+
+def _rules(settings: Settings) -> Sequence[Rule]:
+    """The rules of alarms. Raises ConfigurationError: the file may have changed since a check."""
+    try:
+        return read_rules(settings.text("ALARM.rules_file"))
+    except ValueError as error:
+        raise settings.error("ALARM.rules_file", str(error)) from error
 
 
 def _check_ports(settings: Settings) -> None:

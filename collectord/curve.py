@@ -30,6 +30,8 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
+from collectord.descriptors import read_file
+
 RIGHTS = ("send", "ask", "watch")
 PUBLIC = ".key"
 SECRET = ".key_secret"  # noqa: S105
@@ -108,13 +110,7 @@ def read_certificate(path: str | Path) -> Certificate:
     """
     path = Path(path)
     try:
-        # Not blocking, so that a pipe in the place of a file stops nobody.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise KeyFileError(f"{path}: is not a file; {_MADE_BY}")
-            content = file.read(FILE_BYTES + 1)
+        content, mode = read_file(path, FILE_BYTES)
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read: {error.strerror}; {_MADE_BY}") from None
     if len(content) > FILE_BYTES:

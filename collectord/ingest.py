@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -74,6 +74,8 @@ class Ingest:
         self.counters: Counter[str] = Counter(answers=0, answers_dropped=0, frames_refused=0)
         self.turns = 0
         """Grows at least once in a second while the thread is alive and well."""
+        self.waited = 0.0
+        """Seconds for which the thread had nothing to do."""
         self._engine = engine
         self._access = access if access is not None and access.secured else None
         self._peers: dict[int, bytes] = {}
@@ -126,7 +128,7 @@ class Ingest:
             poller.register(self._socket, zmq.POLLIN)
             poller.register(self._stop_receiver, zmq.POLLIN)
             tell_at = time.monotonic()
-            while self._stop_receiver not in dict(poller.poll(TURN_MS)):
+            while self._stop_receiver not in self._wait(poller):
                 self._drain()
                 self.turns += 1
                 if time.monotonic() >= tell_at:
@@ -138,6 +140,12 @@ class Ingest:
         except BaseException as error:
             self._on_failure(error)
             raise
+
+    def _wait(self, poller: zmq.Poller) -> dict[Any, int]:
+        begun = time.monotonic()
+        ready = dict(poller.poll(TURN_MS))
+        self.waited += time.monotonic() - begun
+        return ready
 
     def _drain(self) -> int:
         """Take, apply and answer what is there, up to a bound; returns the number of messages.

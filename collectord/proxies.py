@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from collectord import wire
 from collectord.engine import ProxyState
@@ -21,6 +21,9 @@ TIMEOUT = 1
 """Closed periods without a sample after which a proxy UVE is deleted."""
 METRICS = 4096
 ALGORITHMS_PER_METRIC = 16
+
+Shape: TypeAlias = "Mapping[str, Shape | None]"
+"""The members that a map may have: maps, or None for what has no members."""
 
 REDUCERS = {
     "Sum": "the sum of the samples",
@@ -40,6 +43,8 @@ class Detector:
     parameter: str
     help: str
     value: Callable[[Algorithm, ProxyState], dict[str, Any]]
+    shape: Shape
+    """What ``value`` makes."""
 
 
 def _ewm_value(algorithm: Algorithm, state: ProxyState) -> dict[str, Any]:
@@ -59,6 +64,10 @@ DETECTORS = {
         parameter="alpha",
         help="deviation from an exponentially weighted mean, in exponentially weighted deviations",
         value=_ewm_value,
+        shape={
+            **dict.fromkeys(("algo", "config", "samples", "metric", "sigma")),
+            "state": dict.fromkeys(("mean", "stddev")),
+        },
     ),
 }
 
@@ -116,6 +125,21 @@ def algorithm(name: str) -> Algorithm:
     return Algorithm(name, found["reducer"], found["detector"] or "", config)
 
 
+def parse_struct_name(name: str) -> tuple[str, Algorithm]:
+    """The metric and the algorithm of a proxy UVE's struct, which has a dash in its name.
+
+    Raises ValueError where no proxy UVE can be called so.
+    """
+    algorithm_name, _, metric = name.partition("-")
+    entry = algorithm(algorithm_name)
+    if not _METRIC.fullmatch(metric):
+        raise ValueError(
+            f"{name!r} names no metric; write <algorithm>-<struct>-<attribute>, "
+            "as in AggProxySum-UveVirtualNetworkAgent-egress_flow_count"
+        )
+    return metric, entry
+
+
 def parse_proxy_list(text: str) -> dict[str, tuple[Algorithm, ...]]:
     """Read ``DEFAULT.uve_proxy_list``: ``<struct>-<attribute>:<algorithm>[:<algorithm>…] …``.
 
@@ -166,6 +190,13 @@ def specifications(
 def struct_name(state: ProxyState) -> str:
     """The name of a proxy UVE's struct in a view."""
     return f"{state.algorithm}-{state.metric}"
+
+
+def struct_shape(entry: Algorithm) -> Shape:
+    """The members that ``struct_value`` may have with that algorithm."""
+    without: Shape = dict.fromkeys(("value", "staging"))
+    value = DETECTORS[entry.detector].shape if entry.detector else without
+    return {"proxy": None, "deleted": None, "value": value}
 
 
 def struct_value(state: ProxyState) -> dict[str, Any]:

@@ -14,16 +14,28 @@ import contextlib
 import functools
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 import zmq.asyncio
 
 from collectord import proxies, views, wire
 from collectord.engine import Engine
+from collectord.reader import Reader
+from collectord.requests import (
+    LARGEST_LIMIT,
+    Operation,
+    Reply,
+    Request,
+    limit_of,
+    order,
+    page_of,
+    paged,
+    part_size,
+    text,
+)
 from collectord.views import Filters
 from collectord.wire import WireError
 
@@ -32,18 +44,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Request = Mapping[str, Any]
-Reply = dict[str, Any]
-Result = TypeVar("Result")
-
 FIND_LIMIT = 100
 LIST_LIMIT = 1_000
-LARGEST_LIMIT = {"find": 10_000, "list": 100_000, "tables": 100_000, "sources": 100_000}
-"""A page is no larger, whatever its request says; ``next`` leads on."""
 REPLY_BYTES = 4 << 20
 """A page ends before it gets larger than this, unless something else is configured."""
-LARGEST_PART = 64 << 20
-"""What can't be divided, a struct or a UVE of ``find``, may be larger than a page, up to this."""
 EXAMINED_AT_LEAST = 1_000
 """Keys that a ``find`` looks at before a page may end with fewer UVEs than asked for."""
 REQUESTS_AT_ONCE = 64
@@ -60,9 +64,6 @@ LARGE = 64 << 10
 """Bytes from which on a reply is large."""
 LOOK_AGAIN = (0.001, 1.0)
 """Seconds until it is looked again whether a peer reads: the first time, and at most."""
-WALKS_AT_ONCE = 2
-RECORDS_AT_ONCE = 200
-"""Records of one key that are merged on the event loop."""
 GIVE_WAY = 16
 """UVEs that are merged before others on the loop have their turn."""
 LINGER = 1000
@@ -100,8 +101,8 @@ class _Message(NamedTuple):
 class Queries:
     """Answers requests about one engine; a page of a reply has at most ``reply_size`` bytes.
 
-    ``status`` and ``configured`` tell what only the collector knows. Raises zmq.ZMQError where the
-    endpoint can't be bound.
+    ``status`` and ``configured`` tell what only the collector knows, ``operations`` are what other
+    rooms answer. Raises zmq.ZMQError where the endpoint can't be bound.
     """
 
     def __init__(
@@ -110,13 +111,20 @@ class Queries:
         context: zmq.asyncio.Context,
         endpoint: str,
         *,
+        reader: Reader,
         status: Callable[[], Reply],
         configured: Callable[[], Mapping[str, tuple[proxies.Algorithm, ...]]],
+        operations: Mapping[str, Operation] | None = None,
         reply_size: int = REPLY_BYTES,
         access: Access | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter(requests=0, requests_refused=0, replies_dropped=0)
         self._engine = engine
+        self._reader = reader
+        self._operations: dict[str, Operation] = {
+            **{name: functools.partial(answer, self) for name, answer in OPERATIONS.items()},
+            **(operations or {}),
+        }
         self._status = status
         self._configured = configured
         self._reply_size = reply_size
@@ -137,8 +145,6 @@ class Queries:
             raise
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._room = asyncio.Semaphore(REQUESTS_AT_ONCE)
-        # Few, so that those who walk over all keys wait for one another and not the rest for them.
-        self._walks = ThreadPoolExecutor(WALKS_AT_ONCE, "walk")
         self._peers: dict[bytes, _Peer] = {}
         self._tasks: set[asyncio.Task[zmq.MessageTracker | None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -166,7 +172,6 @@ class Queries:
         self._peers.clear()
         for task in (*self._tasks, *self._leaving):
             task.cancel()
-        self._walks.shutdown(wait=False, cancel_futures=True)
         self._socket.close(linger)
 
     async def _take_all(self) -> None:
@@ -285,46 +290,31 @@ class Queries:
     async def reply(self, request: Request) -> Reply:
         """What a request asks for, without ``ok``. Raises WireError."""
         name = request.get("op")
-        operation = OPERATIONS.get(name) if isinstance(name, str) else None
+        operation = self._operations.get(name) if isinstance(name, str) else None
         if operation is None:
-            known = ", ".join(OPERATIONS)
+            known = ", ".join(self._operations)
             raise WireError("unknown_op", f"op is {name!r:.80}; it is one of {known}")
-        return await operation(self, request)
-
-    def view(self, key: str, filters: Filters) -> views.View | None:
-        """The merged view of a key, or None where there is no such key."""
-        found = self._engine.read(key)
-        if found is None:
-            return None
-        records, states = found
-        structs = {proxies.struct_name(state): proxies.struct_value(state) for state in states}
-        return views.merge(records, self._engine.aggtypes(), structs, filters)
-
-    async def fair_view(self, key: str, filters: Filters) -> views.View | None:
-        """``view``, on a thread where so many sources tell of the key that others would wait."""
-        if self._engine.record_count(key) <= RECORDS_AT_ONCE:
-            return self.view(key, filters)
-        return await self._walk(self.view, key, filters)
+        return await operation(request)
 
     async def _get(self, request: Request) -> Reply:
-        key = _text(request, "key", required=True)
+        key = text(request, "key", required=True)
         filters = Filters.from_request(request)
-        after = _text(request, "after")
-        view = await self.fair_view(key, filters) if filters.wants_key(key) else None
+        after = text(request, "after")
+        view = await self._reader.fair_view(key, filters) if filters.wants_key(key) else None
         if view is None:
             raise WireError("not_found", f"there is no UVE {key!r:.1100}")
         if not after and len(wire.encode_view(view)) <= self._reply_size:
             return {"uve": view}
-        page, last = _page(sorted(view.items()), after, len(view), self._reply_size)
-        return _paged("uve", page, last)
+        page, last = page_of(sorted(view.items()), after, len(view), self._reply_size)
+        return paged("uve", page, last)
 
     async def _find(self, request: Request) -> Reply:
         filters = Filters.from_request(request)
-        limit = _limit(request, "find", FIND_LIMIT)
-        table, match = _text(request, "table"), _text(request, "match")
+        limit = limit_of(request, "find", FIND_LIMIT)
+        table, match = text(request, "table"), text(request, "match")
         if not table and not match and not filters.kfilt:
             raise WireError("bad_request", "find wants table or match, as in match: 'ObjectVN*'")
-        after = _text(request, "after")
+        after = text(request, "after")
         narrow = bool(filters.sfilt or filters.mfilt or filters.cfilt)
         # Where filters leave much out, one walk over all keys has to serve for more of them.
         page = max(limit, EXAMINED_AT_LEAST) if narrow else limit
@@ -333,9 +323,9 @@ class Queries:
         while True:
             keys = await self._keys(table, match, filters, after, page + 1)
             for key in keys[:page]:
-                view = await self.fair_view(key, filters)
+                view = await self._reader.fair_view(key, filters)
                 if view or (view is not None and not narrow):
-                    size += _part_size(key, view)
+                    size += part_size(key, view)
                     if found and size > self._reply_size:
                         return {"uves": found, "next": after}
                     found[key] = view
@@ -351,34 +341,30 @@ class Queries:
                 return {"uves": found, "next": after}
 
     async def _list(self, request: Request) -> Reply:
-        table, match = _text(request, "table"), _text(request, "match")
+        table, match = text(request, "table"), text(request, "match")
         filters = Filters.from_request(request)
-        after = _text(request, "after")
+        after = text(request, "after")
         if not table and not match and not filters.kfilt:
-            limit = _limit(request, "tables", LARGEST_LIMIT["tables"])
-            return await self._walk(self._tables, after, limit)
-        limit = _limit(request, "list", LIST_LIMIT)
+            limit = limit_of(request, "tables", LARGEST_LIMIT["tables"])
+            return await self._reader.walk(self._tables, after, limit)
+        limit = limit_of(request, "list", LIST_LIMIT)
         keys = await self._keys(table, match, filters, after, limit + 1)
         if len(keys) <= limit and KEY_SIZE * len(keys) <= self._reply_size:
             return {"keys": keys}
-        page, last = _page(((key, None) for key in keys), "", limit, self._reply_size)
-        return _paged("keys", list(page), last)
+        page, last = page_of(((key, None) for key in keys), "", limit, self._reply_size)
+        return paged("keys", list(page), last)
 
     async def _sources(self, request: Request) -> Reply:
-        limit = _limit(request, "sources", LARGEST_LIMIT["sources"])
-        return await self._walk(self._source_rows, _text(request, "after"), limit)
+        limit = limit_of(request, "sources", LARGEST_LIMIT["sources"])
+        return await self._reader.walk(self._source_rows, text(request, "after"), limit)
 
     def _tables(self, after: str, limit: int) -> Reply:
-        tables = sorted(self._engine.tables().items(), key=lambda row: _order(row[0]))
-        return _paged("tables", *_page(tables, after, limit, self._reply_size))
+        tables = sorted(self._engine.tables().items(), key=lambda row: order(row[0]))
+        return paged("tables", *page_of(tables, after, limit, self._reply_size))
 
     def _source_rows(self, after: str, limit: int) -> Reply:
         rows = ((row.pop("source"), row) for row in self._engine.sources())
-        return _paged("sources", *_page(rows, after, limit, self._reply_size))
-
-    async def _walk(self, walk: Callable[..., Result], *arguments: Any) -> Result:
-        """What takes long, on a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._walks, walk, *arguments)
+        return paged("sources", *page_of(rows, after, limit, self._reply_size))
 
     async def _keys(
         self, table: str, match: str, filters: Filters, after: str, limit: int
@@ -391,7 +377,7 @@ class Queries:
             after=after,
             limit=limit,
         )
-        return await self._walk(walk)
+        return await self._reader.walk(walk)
 
     async def _menu(self, request: Request) -> Reply:
         configured = {
@@ -414,69 +400,8 @@ OPERATIONS: dict[str, Callable[[Queries, Request], Awaitable[Reply]]] = {
 }
 
 
-def _text(request: Request, name: str, *, required: bool = False) -> str:
-    value = request.get(name)
-    if value is None and not required:
-        return ""
-    if not isinstance(value, str):
-        raise WireError("bad_request", f"{name} is {value!r:.80}; it is a text")
-    return value
-
-
-def _limit(request: Request, operation: str, default: int) -> int:
-    """How many rows a page has: what was asked for, as far as a page goes."""
-    value = request.get("limit")
-    if value is None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise WireError("bad_request", f"limit is {value!r:.80}; it is a number from 1 on")
-    return min(value, LARGEST_LIMIT[operation])
-
-
 def _refusal(error: WireError) -> Reply:
     return {"ok": False, "error": {"code": error.code, "message": error.message}}
-
-
-def _order(name: str) -> bytes:
-    """What names are in order of: their bytes."""
-    return name.encode("utf-8", "surrogateescape")
-
-
-def _part_size(name: str, part: Any) -> int:
-    """Bytes of what can't be divided. Raises WireError where it is too large for any reply."""
-    size = len(wire.encode_view(part)) + len(name)
-    if size > LARGEST_PART:
-        raise WireError(
-            "too_large",
-            f"{name!r:.1100} alone is larger than {LARGEST_PART >> 20} MiB; ask for less of it "
-            "with sfilt, mfilt or cfilt",
-        )
-    return size
-
-
-def _page(
-    rows: Iterable[tuple[str, Any]], after: str, limit: int, size: int
-) -> tuple[dict[str, Any], str | None]:
-    """The first of ``rows`` (in order) after a name; and the last one's name if there are more.
-
-    At most ``limit`` rows and about ``size`` bytes, but at least one row.
-    """
-    page: dict[str, Any] = {}
-    first = _order(after)
-    last = None
-    for name, row in rows:
-        if after and _order(name) <= first:
-            continue
-        size -= _part_size(name, row)
-        if page and (size < 0 or len(page) == limit):
-            return page, last
-        page[name] = row
-        last = name
-    return page, None
-
-
-def _paged(name: str, rows: Any, last: str | None) -> Reply:
-    return {name: rows} if last is None else {name: rows, "next": last}
 
 
 async def _left(tracker: zmq.MessageTracker) -> None:

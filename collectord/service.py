@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 
 SEND_TIMEOUT = 1.0
 """Seconds to wait where the supervisor doesn't read."""
+LOAD_OVER = 0.1
+"""Seconds that are looked back on to see whether a part is busy."""
+IDLE_SHARE = 0.7
+"""A part that waits for less of the time is busy."""
 LEAST_WATCHDOG = 4.0
 """Seconds: with less than that, a part that moves once a second may be taken for dead."""
 
@@ -94,6 +98,24 @@ class Pulse:
     def clear(self) -> None:
         """No part has to move any more."""
         self._parts.clear()
+
+
+class Load:
+    """Whether a part has hardly a moment to spare; ``waited`` gives the seconds that it had."""
+
+    def __init__(self, waited: Callable[[], float]) -> None:
+        self._waited = waited
+        self._last = (time.monotonic(), waited())
+        self._is_busy = False
+
+    def is_busy(self) -> bool:
+        """Whether it was at work for nearly all of the time, of late."""
+        now, waited = time.monotonic(), self._waited()
+        begun, before = self._last
+        if now - begun >= LOAD_OVER:
+            self._is_busy = waited - before < IDLE_SHARE * (now - begun)
+            self._last = (now, waited)
+        return self._is_busy
 
 
 async def feed_watchdog(notifier: Notifier, pulse: Pulse, seconds: float) -> None:

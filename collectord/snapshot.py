@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -81,6 +81,8 @@ class Loaded(Generic[Engine]):
 
     engine: Engine
     snapshot: Snapshot
+    rooms: Mapping[int, memoryview]
+    """What others than the engine had saved, see ``snapshot_file.ROOMS``."""
 
 
 class Files:
@@ -271,7 +273,8 @@ class Directory:
                 error
             )
         seconds = time.monotonic() - begun
-        return Loaded(engine, Snapshot(path, contents.time, len(data), seconds))
+        snapshot = Snapshot(path, contents.time, len(data), seconds)
+        return Loaded(engine, snapshot, contents.rooms)
 
     def has(self, snapshot: Snapshot) -> bool:
         """Whether a snapshot is still there."""
@@ -282,8 +285,12 @@ class Directory:
 
     # ---- saving --------------------------------------------------------------------------------
 
-    def save(self, engine: Saved, clock: Clock) -> Snapshot | None:
+    def save(
+        self, engine: Saved, clock: Clock, rooms: Mapping[int, bytes] | None = None
+    ) -> Snapshot | None:
         """Write a snapshot; None where the engine can't make one yet.
+
+        ``rooms`` gives the bodies of what others save, see ``snapshot_file.ROOMS``.
 
         The engine is told that it is durable only when the file and its name are on the disk.
         Raises OSError, MemoryError: then it is told that it is not, and the snapshots of before
@@ -295,7 +302,7 @@ class Directory:
             return None
         durable = False
         try:
-            path, size = self._write(engine, clock)
+            path, size = self._write(engine, clock, rooms or {})
             durable = True
         finally:
             engine.end_save(durable)
@@ -303,13 +310,13 @@ class Directory:
         self._tidy()
         return Snapshot(path, moment, size, time.monotonic() - begun)
 
-    def _write(self, engine: Saved, clock: Clock) -> tuple[Path, int]:
+    def _write(self, engine: Saved, clock: Clock, rooms: Mapping[int, bytes]) -> tuple[Path, int]:
         self._last += 1  # a number is never used again, whatever becomes of this file
         path, temporary = self._path(self._last), self._path(self._last, ".tmp")
         file = self._files.create(temporary)
         try:
             try:
-                size = self._write_sections(file, engine, clock)
+                size = self._write_sections(file, engine, clock, rooms)
                 self._files.sync(file)
             finally:
                 self._files.close(file)
@@ -321,7 +328,9 @@ class Directory:
         self._files.sync_directory(self.path)
         return path, size
 
-    def _write_sections(self, file: int, engine: Saved, clock: Clock) -> int:
+    def _write_sections(
+        self, file: int, engine: Saved, clock: Clock, rooms: Mapping[int, bytes]
+    ) -> int:
         """One partition after the other, so that only one is in memory twice; returns the size."""
         writer = snapshot_file.Writer(lambda data: self._files.write(file, data))
         writer.begin(clock.wall(), engine.partitions)
@@ -330,6 +339,9 @@ class Directory:
             writer.section(snapshot_file.PARTITION, number, memoryview(body))
         head = engine.save_head(clock.wall(), clock.steady())
         writer.section(snapshot_file.HEAD, 0, memoryview(head))
+        for kind in snapshot_file.ROOMS:
+            if kind in rooms:
+                writer.section(kind, 0, memoryview(rooms[kind]))
         writer.end()
         return writer.size
 

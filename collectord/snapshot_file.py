@@ -16,15 +16,19 @@ from typing import TypeAlias
 from collectord import __version__
 
 MAGIC = b"\x89CSNAP\r\n"
-VERSION = 1
+VERSION = 2
+"""What is written: 1 had no section of alarms, and is read as well."""
+READ = (1, VERSION)
 PREAMBLE = struct.Struct("<8sII")
 """Magic, version, CRC-32 of the two. Every version begins so."""
 HEADER = struct.Struct("<IIQ")
 """Before a section's body: kind, number, length of the body."""
 CHECK = struct.Struct("<I")
 """After a section's body: CRC-32 of header and body."""
-ABOUT, PARTITION, HEAD, END = 1, 2, 3, 4
-"""The kinds of sections, in the order in which they stand."""
+ABOUT, PARTITION, HEAD, END, ALARMS = 1, 2, 3, 4, 5
+"""The kinds of sections."""
+ROOMS = {ALARMS: "alarms"}
+"""Kinds of what others than the engine save: one section each, or none, between head and end."""
 AT_ONCE = 1 << 20
 """Bytes that are summed and written together, so that they are still in the processor's cache."""
 
@@ -43,7 +47,7 @@ class VersionError(Exception):
     """A file is unharmed, as far as can be seen, and of another ``version``."""
 
     def __init__(self, version: int) -> None:
-        super().__init__(f"it is of version {version}, not {VERSION}")
+        super().__init__(f"it is of version {version}, not {' or '.join(map(str, READ))}")
         self.version = version
 
 
@@ -94,6 +98,8 @@ class Contents:
     """When it was made, microseconds since the Unix epoch."""
     partitions: list[memoryview]
     head: memoryview
+    rooms: dict[int, memoryview]
+    """Of each kind of ``ROOMS`` that is there, the body."""
 
 
 def read(data: bytes) -> Contents:
@@ -109,7 +115,7 @@ def read(data: bytes) -> Contents:
         raise DamagedError(0, "it does not begin as a snapshot does")
     if check != zlib.crc32(view[: PREAMBLE.size - CHECK.size]):
         raise DamagedError(len(MAGIC), "the checksum of the version is wrong")
-    if version != VERSION:
+    if version not in READ:
         raise VersionError(version)
 
     names: list[tuple[int, int]] = []
@@ -123,15 +129,18 @@ def read(data: bytes) -> Contents:
     if at != len(view):
         raise DamagedError(at, f"{len(view) - at} bytes follow its end")
 
-    partitions = len(names) - 3  # all but what it is about, the head and the end
+    partitions = sum(kind == PARTITION for kind, _ in names)
+    rooms = {kind: body for (kind, _), body in zip(names, bodies, strict=True) if kind in ROOMS}
     if names != [
         (ABOUT, 0),
         *((PARTITION, number) for number in range(partitions)),
         (HEAD, 0),
-        (END, partitions + 2),
+        *((kind, 0) for kind in rooms),
+        (END, len(names) - 1),
     ]:
         raise DamagedError(PREAMBLE.size, "its sections are not those of a snapshot")
-    return Contents(_time(bodies[0]), bodies[1:-2], bodies[-2])
+    head = partitions + 1
+    return Contents(_time(bodies[0]), bodies[1:head], bodies[head], rooms)
 
 
 def _section(view: memoryview, at: int) -> tuple[tuple[int, int], memoryview]:

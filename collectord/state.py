@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from collectord import logs
 from collectord.clock import Clock
@@ -63,6 +63,17 @@ def directory(settings: Settings, environ: Mapping[str, str]) -> Path | None:
     return home / "collectord" / str(port) / text
 
 
+class Captured(Protocol):
+    """The state of another room than the engine, at one moment."""
+
+    @property
+    def version(self) -> int:
+        """The same as long as nothing changes there."""
+
+    def packed(self) -> bytes:
+        """What is to be saved; called on the thread that saves."""
+
+
 class State:
     """The state of one collector on disk, or nowhere (``path`` is None).
 
@@ -84,6 +95,8 @@ class State:
         self._last: Snapshot | None = None
         self._put_off_since = 0
         """Since when no snapshot can be made, by the wall clock; 0 while one can."""
+        self._rooms: dict[int, Callable[[], Captured]] = {}
+        self._kept: dict[int, bytes] = {}
         self._saved_state: object = None
         """What the engine had counted and held when the last snapshot was about to be made."""
         self._error: str | None = None
@@ -119,6 +132,7 @@ class State:
             return None
         engine, snapshot = loaded.engine, loaded.snapshot
         self._loaded = self._last = snapshot
+        self._kept = {kind: bytes(body) for kind, body in loaded.rooms.items()}
         self._returning_since = self._clock.steady()
         self.awaited = engine.settle(self._returning_since, self._quiet)
         log.log(
@@ -131,6 +145,15 @@ class State:
             self.awaited,
         )
         return engine
+
+    def add_room(self, kind: int, capture: Callable[[], Captured]) -> bytes | None:
+        """From now on save what another room captures; returns what it had saved, if anything.
+
+        ``kind`` is of ``snapshot_file.ROOMS``. It is captured on the event loop and packed on the
+        thread that saves, before the engine's state is: what is newer in the engine is only news.
+        """
+        self._rooms[kind] = capture
+        return self._kept.pop(kind, None)
 
     def settle(self) -> None:
         """See who is back of the sources of the last run, and give up on the others in the end."""
@@ -158,13 +181,18 @@ class State:
         while True:
             while not self.is_due():
                 await asyncio.sleep(LOOK)
-            await asyncio.get_running_loop().run_in_executor(self._thread, self.save)
+            await self._save_on_thread()
 
     async def finish(self) -> bool:
         """Save a last time, when nothing comes in any more; False where that failed."""
         if self._directory is None:
             return True
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self.save, True)
+        return await self._save_on_thread(is_last=True)
+
+    async def _save_on_thread(self, is_last: bool = False) -> bool:
+        captured = {kind: capture() for kind, capture in self._rooms.items()}
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self.save, is_last, captured)
 
     def close(self) -> None:
         """Let others have the directory, once what is under way has ended."""
@@ -179,17 +207,20 @@ class State:
         pause = max(self._interval, SHARE * self._took)
         return time.monotonic() - self._begun >= pause
 
-    def save(self, is_last: bool = False) -> bool:
+    def save(self, is_last: bool = False, captured: Mapping[int, Captured] | None = None) -> bool:
         """Make a snapshot; False where that failed. One thread at a time, and not the loop's."""
+        captured = captured or {}
         assert self._directory is not None
         self._begun = time.monotonic()
-        state = (self._engine.counters(), self._engine.sizes())
+        versions = {kind: room.version for kind, room in captured.items()}
+        state = (self._engine.counters(), self._engine.sizes(), versions)
         if state == self._saved_state and self._last and self._directory.has(self._last):
             self._last = replace(self._last, time=self._clock.wall())
             return True  # nothing has happened since
         self._under_way_since = self._clock.wall()
         try:
-            snapshot = self._directory.save(self._engine, self._clock)
+            rooms = {kind: room.packed() for kind, room in captured.items()}
+            snapshot = self._directory.save(self._engine, self._clock, rooms)
         except (OSError, MemoryError) as error:
             self._failed(getattr(error, "strerror", None) or "memory ran out", is_last)
             return False

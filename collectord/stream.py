@@ -12,14 +12,15 @@ import contextlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import zmq
 import zmq.asyncio
 
-from collectord import views, wire
+from collectord import wire
 from collectord.engine import Engine
+from collectord.reader import Reader
 from collectord.views import Filters
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ BIND_AGAIN = 0.05
 
 
 class Stream:
-    """Publishes changes of one engine.
+    """Publishes changes of one engine, as its ``reader`` shows them to queries, too.
 
-    ``view`` merges a key as queries do. Raises zmq.ZMQError where the endpoint can't be bound.
+    Raises zmq.ZMQError where the endpoint can't be bound.
     """
 
     def __init__(
@@ -54,13 +55,14 @@ class Stream:
         context: zmq.asyncio.Context,
         endpoint: str,
         *,
-        view: Callable[[str, Filters], Awaitable[views.View | None]],
+        reader: Reader,
         access: Access | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter(published=0, subscriptions=0)
         self._engine = engine
-        self._view = view
+        self._reader = reader
         self._prefixes: set[str] = set()
+        self._told: dict[str, Mapping[str, object]] = {}
         self._subscribed = asyncio.Event()
         self._context = context
         self._access = access
@@ -76,6 +78,11 @@ class Stream:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    def tell(self, topic: str, message: Mapping[str, object]) -> None:
+        """Publish what another room has to say, soon; of several under one topic the newest."""
+        if any(topic.startswith(prefix) for prefix in self._prefixes):
+            self._told[topic] = message
 
     def disconnect_all(self) -> None:
         """Have all subscribers connect again: those whose key lost its right can't.
@@ -160,14 +167,25 @@ class Stream:
     async def _publish(self) -> None:
         loop = asyncio.get_running_loop()
         ready = [0.0] * self._engine.partitions
+        told_from = 0.0
         while True:
             await self._subscribed.wait()
+            if loop.time() >= told_from:
+                await self._publish_told()
+                told_from = loop.time() + INTERVAL
             for partition in range(self._engine.partitions):
                 if loop.time() >= ready[partition]:
                     await self._publish_partition(partition)
                     # From the end of its turn on, so that no struct comes sooner than it may.
                     ready[partition] = loop.time() + INTERVAL
-            await asyncio.sleep(max(min(ready) - loop.time(), 0))
+            await asyncio.sleep(max(min(*ready, told_from) - loop.time(), 0))
+
+    async def _publish_told(self) -> None:
+        told, self._told = self._told, {}
+        for turn, (topic, message) in enumerate(told.items(), 1):
+            await self._send(topic, message)
+            if turn % GIVE_WAY == 0:
+                await asyncio.sleep(0)
 
     async def _publish_partition(self, partition: int) -> None:
         prefixes = list(self._prefixes) if len(self._prefixes) <= PREFIXES else [""]
@@ -180,14 +198,16 @@ class Stream:
                 await asyncio.sleep(0)
 
     async def _publish_key(self, key: str, structs: dict[str, frozenset[str]]) -> None:
-        view = await self._view(key, Filters(cfilt=structs)) or {}
-        topic = key.encode("utf-8", "surrogateescape")
+        view = await self._reader.fair_view(key, Filters(cfilt=structs)) or {}
         for struct in structs:
             message: dict[str, object] = {"key": key, "struct": struct}
             if struct in view:
                 message["value"] = view[struct]
             else:
                 message["deleted"] = True
-            body = wire.encode_view(message)
-            await self._socket.send_multipart([topic, body])
-            self.counters["published"] += 1
+            await self._send(key, message)
+
+    async def _send(self, topic: str, message: Mapping[str, object]) -> None:
+        body = wire.encode_view(message)
+        await self._socket.send_multipart([topic.encode("utf-8", "surrogateescape"), body])
+        self.counters["published"] += 1

@@ -221,9 +221,17 @@ def _struct_view(
     aggtypes: Mapping[str, str],
     filters: Filters,
 ) -> dict[str, Any]:
+    wanted = filters.cfilt.get(struct)
+    if len(told) == 1 and not filters.by_source:  # as it is mostly
+        ((source, attributes),) = told
+        return {
+            name: attributes[name]
+            if (aggtype := aggtypes.get(f"{struct}-{name}")) is None
+            else _merged(aggtype, [source], [attributes[name]])
+            for name in sorted(attributes.keys() & wanted if wanted else attributes)
+        }
     told.sort(key=itemgetter(0))
     columns = _columns(told)
-    wanted = filters.cfilt.get(struct)
     names = sorted(columns.keys() & wanted if wanted else columns)
     if filters.by_source:
         return {name: dict(zip(*columns[name], strict=True)) for name in names}

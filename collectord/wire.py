@@ -34,6 +34,13 @@ PERIOD = 60
 RING = 8
 """Periods that a series holds open."""
 
+ALARMS = "UVEAlarms"
+"""The struct of a UVE's view that holds its raised alarms."""
+ALARM_TOPIC = b"alarm:"
+"""What stands before the key in the topics under which alarms are published."""
+SEVERITIES = ("critical", "major", "minor")
+"""An alarm's severities, by their number."""
+
 Record = Sequence[Any]
 """``[key, struct, attributes]`` or ``[key, struct, attributes, time]``."""
 

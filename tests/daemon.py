@@ -163,13 +163,15 @@ class Subscription:
         self.socket.subscribe(topic)
 
     def poll(self, timeout: float = DEADLINE) -> dict[str, Any] | None:
-        """The next message, whose topic is its key; None where none comes in ``timeout`` s."""
+        """The next message, whose topic is its key, or that of its alarms; None where none comes in
+        ``timeout`` s."""
         frames = poll(self.socket, timeout)
         if frames is None:
             return None
         topic, body = frames
         message: dict[str, Any] = unpack(body)
-        assert topic == message["key"].encode()
+        key = message["key"].encode()
+        assert topic == (b"alarm:" + key if message["struct"] == "UVEAlarms" else key)
         return message
 
     def next(self) -> dict[str, Any]:

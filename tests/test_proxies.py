@@ -1,6 +1,7 @@
 """The menu of proxy UVEs: its names, the option that chooses from it, and what a view shows."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -254,6 +255,44 @@ def test_a_reducer_shows_of_the_two_what_there_is(
 
 def test_a_reducer_without_either_has_no_value() -> None:
     assert "value" not in proxies.struct_value(state("AggProxySum", None))
+
+
+def names_of(shape: Any) -> dict[str, Any]:
+    return {name: names_of(inner) for name, inner in (shape or {}).items()}
+
+
+@pytest.mark.parametrize("entry", proxies.menu(), ids=lambda entry: entry["name"])
+def test_the_shape_of_a_struct_names_all_that_is_shown_and_nothing_else(
+    entry: dict[str, Any],
+) -> None:
+    name = entry["name"].replace("<alpha>", "01")
+
+    def members(value: Any) -> dict[str, Any]:
+        is_map = isinstance(value, dict)
+        return {name: members(inner) for name, inner in value.items()} if is_map else {}
+
+    shown = proxies.struct_value(state(name, 36, staging=7))
+    assert members(shown) == names_of(proxies.struct_shape(algorithm(name)))
+
+
+def test_the_name_of_a_struct_is_read_as_it_was_made() -> None:
+    name = proxies.struct_name(state("AggProxySumAnomalyEWM01", 36))
+    assert proxies.parse_struct_name(name) == (EGRESS, algorithm("AggProxySumAnomalyEWM01"))
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("AggProxySum", "names no metric"),
+        ("AggProxySum-", "names no metric"),
+        (f"AggProxySum-{EGRESS}-x", "names no metric"),
+        (f"AggProxyMedian-{EGRESS}", "unknown algorithm 'AggProxyMedian'"),
+        (EGRESS, "unknown algorithm 'UveVirtualNetworkAgent'"),
+    ],
+)
+def test_a_name_that_no_struct_has_is_refused(name: str, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        proxies.parse_struct_name(name)
 
 
 # --- the menu --------------------------------------------------------------------------------

@@ -431,6 +431,7 @@ class TestSettings:
             "QUERY",
             "STREAM",
             "LIMITS",
+            "ALARM",
             "SNAPSHOT",
             "SECURITY",
         )

@@ -1,0 +1,76 @@
+"""What is asked of alarms on the query socket: ``alarms`` and ``ack``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from collectord.alarms.registry import StaleTokenError, UnknownAlarmError, Wanted
+from collectord.alarms.rules import SEVERITIES
+from collectord.requests import Operation, Reply, Request, limit_of, page_of, paged, text
+from collectord.views import Filters
+from collectord.wire import WireError
+
+if TYPE_CHECKING:
+    from collectord.alarms.alarms import Alarms
+
+LIMIT = 1_000
+"""UVEs of a page, unless something else is asked for."""
+
+
+def operations(alarms: Alarms, reply_size: int) -> Mapping[str, Operation]:
+    """The operations, whose pages have about ``reply_size`` bytes at most."""
+    return {
+        "alarms": functools.partial(_find, alarms, reply_size),
+        "ack": functools.partial(_acknowledge, alarms),
+    }
+
+
+async def _find(alarms: Alarms, reply_size: int, request: Request) -> Reply:
+    """``alarms``: key to what is raised there, in key order."""
+    wanted = Wanted(
+        tables=_list(request, "tablefilt", str, "tables, as in 'ObjectVNTable'"),
+        patterns=Filters.from_request({"kfilt": request.get("kfilt")}).kfilt,
+        severities=_list(request, "severity", int, f"numbers from 0 to {len(SEVERITIES) - 1}"),
+        ack=_flag(request, "ackfilt"),
+    )
+    limit = limit_of(request, "alarms", LIMIT)
+    after = text(request, "after")
+    found = alarms.registry.find(wanted, after)
+    return paged("alarms", *page_of(found, after, limit, reply_size))
+
+
+async def _acknowledge(alarms: Alarms, request: Request) -> Reply:
+    """``ack``: somebody has seen that alarm, which is answered as it is now."""
+    key, name, token = (text(request, field, required=True) for field in ("key", "type", "token"))
+    try:
+        return {"alarm": alarms.acknowledge(key, name, token)}
+    except UnknownAlarmError as error:
+        raise WireError(
+            "not_found", f"no alarm {name!r:.200} is raised on {key!r:.1100}"
+        ) from error
+    except StaleTokenError as error:
+        raise WireError(
+            "stale_token",
+            f"the alarm {name!r:.200} of {key!r:.1100} is not that of this token any more; ask for "
+            "it again, and acknowledge what it says now",
+        ) from error
+
+
+def _list(request: Request, name: str, kind: type, meaning: str) -> tuple[Any, ...]:
+    """A field that is one of a kind, or a list of them."""
+    value = request.get(name)
+    if value is None or value == "":
+        return ()
+    values = value if isinstance(value, list) else [value]
+    if any(type(each) is not kind for each in values):
+        raise WireError("bad_request", f"{name} is {value!r:.80}; it is one or a list of {meaning}")
+    return tuple(values)
+
+
+def _flag(request: Request, name: str) -> bool | None:
+    value = request.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise WireError("bad_request", f"{name} is {value!r:.80}; it is true or false")
+    return value

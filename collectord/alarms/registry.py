@@ -1,0 +1,356 @@
+"""All state machines: one for each rule on each UVE where there is more to know than "idle".
+
+What lives here is which machines there are, when they are due, what is raised, and who is told of
+it. The machine itself is in ``machine.py``; which UVEs are evaluated, and when, in ``alarms.py``.
+Everything here is for one thread, and quick.
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgpack
+
+from collectord import views, wire
+from collectord.alarms import machine as machines
+from collectord.alarms.evaluation import CompiledRule, OrList
+from collectord.alarms.machine import IDLE, Machine, Moment, State, Timers
+from collectord.alarms.notification import Kind, Notification
+
+log = logging.getLogger(__name__)
+
+Alarm = dict[str, Any]
+"""``{type, severity, timestamp, token, ack, description, alarm_rules}``, as views show it."""
+
+FORMAT = 1
+"""Of what a snapshot holds."""
+STALE_DEADLINES = 10_000
+"""Deadlines that nothing waits for any more are left in the queue, up to about so many."""
+
+
+class UnknownAlarmError(Exception):
+    """No alarm of that rule is raised on that UVE."""
+
+
+class StaleTokenError(Exception):
+    """The alarm has changed since that token was given out."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A rule, ready to be evaluated."""
+
+    compiled: CompiledRule
+    name: str = field(init=False)
+    holds: Callable[[views.View], OrList | None] = field(init=False)
+    timers: Timers = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Looked up once here, and not once for each evaluation.
+        object.__setattr__(self, "name", self.compiled.rule.name)
+        object.__setattr__(self, "holds", self.compiled.holds)
+        object.__setattr__(self, "timers", machines.timers(self.compiled.rule))
+
+
+class Wanted(NamedTuple):
+    """Which alarms somebody asks for; what is empty or None asks for all."""
+
+    tables: Collection[str] = ()
+    patterns: Collection[str] = ()
+    severities: Collection[int] = ()
+    ack: bool | None = None
+
+    def wants_key(self, key: str) -> bool:
+        """Whether alarms of that UVE are asked for."""
+        return (not self.tables or key.partition(":")[0] in self.tables) and (
+            not self.patterns or any(views.matches(pattern, key) for pattern in self.patterns)
+        )
+
+    def wants_alarm(self, alarm: Alarm) -> bool:
+        """Whether that alarm of such a UVE is."""
+        return (not self.severities or alarm["severity"] in self.severities) and (
+            self.ack is None or alarm["ack"] == self.ack
+        )
+
+
+EVERYTHING = Wanted()
+
+
+class Captured:
+    """The state at one moment; ``packed`` may be called on any thread, and takes its time."""
+
+    def __init__(
+        self, version: int, rows: list[tuple[str, str, Machine]], wall_minus_steady: int
+    ) -> None:
+        self.version = version
+        self._rows = rows
+        self._offset = wall_minus_steady
+
+    def packed(self) -> bytes:
+        """``[format, [[key, rule, state, deadline, arrivals, match, raised], …]]``, msgpack."""
+        packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape")
+        parts = [packer.pack_array_header(2), packer.pack(FORMAT)]
+        parts.append(packer.pack_array_header(len(self._rows)))
+        # Row by row, so that nobody waits long for this thread.
+        for key, name, machine in self._rows:
+            parts.append(packer.pack([key, name, *machines.pack(machine, self._offset)]))
+        return b"".join(parts)
+
+
+class Registry:
+    """The machines of all UVEs, at most ``limit`` of them.
+
+    ``tell`` hears of each alarm that is raised, changed, acknowledged, cleared, or brought back.
+    """
+
+    def __init__(self, limit: int, tell: Callable[[Notification], None]) -> None:
+        self.counters: Counter[str] = Counter(
+            alarms_raised=0,
+            alarms_changed=0,
+            alarms_acknowledged=0,
+            alarms_cleared=0,
+            alarms_refused=0,
+        )
+        self.held = 0
+        """Machines, those of alarms that are not raised (yet) among them."""
+        self.states: Counter[State] = Counter()
+        self.acknowledged = 0
+        self.version = 0
+        """Grows with every change."""
+        self.was_full = False
+        """Something was refused since somebody last set this back."""
+        self._limit = limit
+        self._tell = tell
+        self._entries: dict[str, Entry] = {}
+        self._machines: dict[str, dict[str, Machine]] = {}
+        self._raised: list[str] = []
+        """The keys with an alarm, in order."""
+        self._deadlines: list[tuple[int, str, str]] = []
+        """A heap; an entry counts if the machine still has that deadline."""
+        self._changed: dict[str, None] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many machines as there may be."""
+        return self.held >= self._limit
+
+    # ---- what happens --------------------------------------------------------------------------
+
+    def evaluate(
+        self, key: str, entries: Iterable[Entry], view: views.View | None, moment: Moment
+    ) -> None:
+        """See which of a UVE's rules hold in its view; none does where the UVE is gone."""
+        held = self._machines.get(key)
+        for entry in entries:
+            found = None if view is None else entry.holds(view)
+            before = IDLE if held is None else held.get(entry.name, IDLE)
+            if found is None and before is IDLE:
+                continue
+            after = machines.evaluated(before, entry.timers, found, moment)
+            if after is not before:
+                self._set(key, entry, before, after, moment)
+                held = self._machines.get(key)
+
+    def due(self, moment: Moment) -> list[str]:
+        """The UVEs of which a timer has run out: they are to be evaluated now."""
+        keys: dict[str, None] = {}
+        while self._deadlines and self._deadlines[0][0] <= moment.steady:
+            deadline, key, name = heapq.heappop(self._deadlines)
+            before = self._machines.get(key, {}).get(name)
+            if before is not None and before.deadline == deadline:
+                keys[key] = None
+        if len(self._deadlines) > 2 * self.held + STALE_DEADLINES:
+            self._deadlines = [
+                (machine.deadline, key, name)
+                for key, name, machine in self._rows()
+                if machine.deadline
+            ]
+            heapq.heapify(self._deadlines)
+        return list(keys)
+
+    def acknowledge(self, key: str, name: str, token: str, moment: Moment) -> Alarm:
+        """Note that somebody has seen an alarm, which is returned.
+
+        Raises UnknownAlarmError, StaleTokenError.
+        """
+        before = self._machines.get(key, {}).get(name)
+        if before is None or before.raised is None:
+            raise UnknownAlarmError
+        if before.raised.token != token:
+            raise StaleTokenError
+        entry = self._entries[name]
+        after = machines.acknowledged(before)
+        self._set(key, entry, before, after, moment)
+        return _alarm(entry, after)
+
+    def take_on(self, entries: Iterable[Entry], moment: Moment) -> None:
+        """Go by other rules: what those that stay have come to is kept, the others' is cleared."""
+        before, self._entries = self._entries, {entry.name: entry for entry in entries}
+        for key, name, machine in list(self._rows()):
+            entry = self._entries.get(name)
+            if entry is None or not entry.compiled.wants(key):
+                self._set(key, before[name], machine, IDLE, moment)
+                continue
+            after = machines.retimed(machine, entry.timers, moment.steady)
+            self._set(key, entry, machine, after, moment)
+            if after.raised is not None and entry.compiled.rule != before[name].compiled.rule:
+                self._note(Kind.CHANGED, key, entry, after, moment)
+
+    def _set(self, key: str, entry: Entry, before: Machine, after: Machine, moment: Moment) -> None:
+        if after is before:
+            return
+        if before is IDLE and self.held >= self._limit:
+            self.counters["alarms_refused"] += 1
+            self.was_full = True
+            return
+        self._put(key, entry.name, before, after)
+        was, now = before.raised, after.raised
+        if was is None and now is not None:
+            self._note(Kind.RAISED, key, entry, after, moment)
+        elif was is not None and now is None:
+            self._note(Kind.CLEARED, key, entry, before, moment)
+        elif was is not None and now is not None and was.token != now.token:
+            self._note(Kind.CHANGED, key, entry, after, moment)
+        elif was is not None and now is not None and was.ack != now.ack:
+            self._note(Kind.ACKNOWLEDGED, key, entry, after, moment)
+
+    def _put(self, key: str, name: str, before: Machine, after: Machine) -> None:
+        """Keep a machine in the place of another; ``IDLE`` is not kept."""
+        self.version += 1
+        held = self._machines.setdefault(key, {})
+        if before is not IDLE:
+            self.held -= 1
+            self.states[before.state] -= 1
+            self.acknowledged -= before.raised is not None and before.raised.ack
+        if after == IDLE:
+            held.pop(name, None)
+        else:
+            held[name] = after
+            self.held += 1
+            self.states[after.state] += 1
+            self.acknowledged += after.raised is not None and after.raised.ack
+            if after.deadline and after.deadline != before.deadline:
+                heapq.heappush(self._deadlines, (after.deadline, key, name))
+        self._list(key, any(machine.raised for machine in held.values()))
+        if not held:
+            del self._machines[key]
+
+    def _list(self, key: str, is_raised: bool) -> None:
+        at = bisect.bisect_left(self._raised, key)
+        was_raised = at < len(self._raised) and self._raised[at] == key
+        if is_raised and not was_raised:
+            self._raised.insert(at, key)
+        elif was_raised and not is_raised:
+            del self._raised[at]
+
+    def _note(self, kind: Kind, key: str, entry: Entry, shown: Machine, moment: Moment) -> None:
+        self._changed[key] = None
+        if kind is not Kind.RESTORED:
+            self.counters[f"alarms_{kind.value}"] += 1
+        rule = entry.compiled.rule
+        self._tell(Notification(kind, key, rule, _alarm(entry, shown), moment.wall))
+
+    # ---- what there is -------------------------------------------------------------------------
+
+    def held_keys(self) -> list[str]:
+        """The UVEs that have a machine."""
+        return list(self._machines)
+
+    def has(self, key: str) -> bool:
+        """Whether a UVE has a machine."""
+        return key in self._machines
+
+    def take_changed(self) -> Iterable[str]:
+        """The UVEs whose alarms changed since the last call, each once."""
+        changed, self._changed = self._changed, {}
+        return changed
+
+    def alarms(self, key: str) -> list[Alarm]:
+        """What is raised on a UVE, in the order of the rules' names."""
+        held = self._machines.get(key)
+        if not held:
+            return []
+        return [
+            _alarm(self._entries[name], held[name])
+            for name in sorted(held)
+            if held[name].raised is not None
+        ]
+
+    def find(self, wanted: Wanted, after: str) -> Iterator[tuple[str, list[Alarm]]]:
+        """Key and alarms of each UVE with some that are wanted, in order, after a key."""
+        for at in range(bisect.bisect_right(self._raised, after), len(self._raised)):
+            key = self._raised[at]
+            if wanted.wants_key(key):
+                alarms = [alarm for alarm in self.alarms(key) if wanted.wants_alarm(alarm)]
+                if alarms:
+                    yield key, alarms
+
+    def _rows(self) -> Iterator[tuple[str, str, Machine]]:
+        for key, held in self._machines.items():
+            for name, machine in held.items():
+                yield key, name, machine
+
+    # ---- in a snapshot -------------------------------------------------------------------------
+
+    def capture(self, wall_minus_steady: int) -> Captured:
+        """All of this, to be saved."""
+        return Captured(self.version, list(self._rows()), wall_minus_steady)
+
+    def restore(self, body: bytes | memoryview, wall_minus_steady: int, moment: Moment) -> int:
+        """Bring back what was saved, of the rules that there still are; returns how many machines.
+
+        Raises ValueError where it is no such thing; nothing is brought back then.
+        """
+        saved = wire.decode(bytes(body))
+        if not (isinstance(saved, list) and len(saved) == 2 and saved[0] == FORMAT):
+            raise ValueError(f"what was saved of alarms is not of format {FORMAT}")
+        restored = {
+            (key, name): machine
+            for key, name, machine in self._unpack(saved[1], wall_minus_steady, moment)
+        }
+        for (key, name), machine in list(restored.items())[: self._limit]:
+            self._put(key, name, IDLE, machine)
+            if machine.raised is not None:
+                self._note(Kind.RESTORED, key, self._entries[name], machine, moment)
+        self.counters["alarms_refused"] += max(len(restored) - self._limit, 0)
+        return self.held
+
+    def _unpack(
+        self, rows: Sequence[Any], wall_minus_steady: int, moment: Moment
+    ) -> Iterator[tuple[str, str, Machine]]:
+        for row in rows:
+            if not (isinstance(row, list) and len(row) > 2 and isinstance(row[0], str)):
+                raise ValueError("what was saved of an alarm is not [key, rule, …]")
+            key, name, *packed = row
+            entry = self._entries.get(name) if isinstance(name, str) else None
+            if entry is None or not entry.compiled.wants(key):
+                continue
+            machine = machines.unpack(packed, entry.timers, moment.steady, wall_minus_steady)
+            if machine != IDLE:
+                yield key, name, machine
+
+
+def _alarm(entry: Entry, machine: Machine) -> Alarm:
+    """A machine's alarm as it is shown; it is raised."""
+    rule, raised = entry.compiled.rule, machine.raised
+    assert raised is not None
+    return {
+        "type": rule.name,
+        "severity": rule.severity,
+        "timestamp": raised.timestamp,
+        "token": raised.token,
+        "ack": raised.ack,
+        "description": rule.description,
+        "alarm_rules": {"or_list": machine.found},
+    }
+
+
+def struct(alarms: Sequence[Alarm]) -> Mapping[str, Any]:
+    """The struct ``UVEAlarms`` of a view."""
+    return {"alarms": list(alarms)}

@@ -1,0 +1,152 @@
+"""The room of alarms in a collector, which may stand empty: as long as there are no rules, nothing
+of it is imported that only alarms need.
+
+``alarms.py`` is what moves in, with the first rules, at the start or by SIGHUP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from collectord import logs, snapshot_file
+from collectord.clock import Clock
+from collectord.engine import Engine
+from collectord.reader import Structs
+from collectord.requests import Operation, Reply, Request
+from collectord.settings import Settings
+from collectord.state import State
+from collectord.wire import WireError
+
+if TYPE_CHECKING:
+    from collectord.alarms.alarms import Alarms, Publish
+    from collectord.alarms.rules import Rule
+
+log = logging.getLogger(__name__)
+
+OPTION = "ALARM.rules_file"
+PACKAGES = ("httpx", "pydantic")
+"""What only alarms need."""
+
+
+def read_rules(path: str) -> Sequence[Rule]:
+    """The rules of a file, none where ``path`` is empty.
+
+    Raises ValueError, a RulesError with all its ``errors`` where the file is wrong.
+    """
+    if not path:
+        return ()
+    try:
+        from collectord.alarms import alarms, rules  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name not in PACKAGES:
+            raise
+        raise ValueError(
+            f"alarms want the package {error.name}: pip install 'collectord[alarms]'"
+        ) from error
+    return rules.read(path)
+
+
+class AlarmRoom:
+    """What a collector has of alarms; ``take_on`` comes first, then ``serve``, then ``finish``.
+
+    ``publish`` is the stream's, ``is_busy`` says whether updates come as fast as they can be taken.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        state: State,
+        clock: Clock,
+        publish: Publish,
+        is_busy: Callable[[], bool],
+    ) -> None:
+        self.alarms: Alarms | None = None
+        self._engine = engine
+        self._state = state
+        self._clock = clock
+        self._publish = publish
+        self._is_busy = is_busy
+        self._moved_in = asyncio.Event()
+
+    def take_on(self, settings: Settings, rules: Sequence[Rule]) -> None:
+        """Go by these rules, after the engine was configured. Raises ConfigurationError."""
+        if self.alarms is not None:
+            self.alarms.take_on(rules)
+        elif rules:
+            self.alarms = self._begin(settings, rules)
+            self._moved_in.set()
+
+    def _begin(self, settings: Settings, rules: Sequence[Rule]) -> Alarms:
+        from collectord.alarms import notifiers
+        from collectord.alarms.alarms import Alarms
+
+        alarms = Alarms(
+            self._engine,
+            rules,
+            clock=self._clock,
+            limit=settings.integer("LIMITS.alarms"),
+            notifiers=notifiers.build(settings, settings.text("DEFAULT.hostname")),
+            publish=self._publish,
+            is_busy=self._is_busy,
+        )
+        saved = self._state.add_room(snapshot_file.ALARMS, alarms.capture)
+        if saved is not None:
+            try:
+                alarms.restore(saved)
+            except ValueError as error:
+                log.error("alarms begin anew, as what was saved of them can't be read: %s", error)
+        about = alarms.status()
+        log.log(
+            logs.NOTICE,
+            "rules of alarms: %d; active as before: %d",
+            about["rules"],
+            about["active"],
+        )
+        return alarms
+
+    async def serve(self) -> None:
+        """Evaluate, once there are rules, until cancelled."""
+        await self._moved_in.wait()
+        assert self.alarms is not None
+        await self.alarms.serve()
+
+    async def finish(self) -> None:
+        """Tell what is still to be told, once nothing is evaluated any more."""
+        if self.alarms is not None:
+            await self.alarms.finish()
+
+    # ---- what others ask -----------------------------------------------------------------------
+
+    def operations(self, reply_size: int) -> Mapping[str, Operation]:
+        """What is answered on the query socket, in pages of about that many bytes."""
+
+        async def find(request: Request) -> Reply:
+            if self.alarms is None:
+                return {"alarms": {}}
+            return await self.alarms.operations(reply_size)["alarms"](request)
+
+        async def acknowledge(request: Request) -> Reply:
+            if self.alarms is None:
+                raise WireError("not_found", f"there are no rules of alarms; {OPTION} names none")
+            return await self.alarms.operations(reply_size)["ack"](request)
+
+        return {"alarms": find, "ack": acknowledge}
+
+    def structs(self, key: str) -> Structs:
+        """What a view shows of alarms."""
+        return {} if self.alarms is None else self.alarms.structs(key)
+
+    def counters(self) -> Mapping[str, int]:
+        """Everything counted since the start."""
+        return {} if self.alarms is None else self.alarms.counters
+
+    def status(self) -> dict[str, Any] | None:
+        """For the ``status`` query; None without rules."""
+        return None if self.alarms is None else self.alarms.status()
+
+    def problems(self) -> list[str]:
+        """A sentence for each thing that someone should know of."""
+        return [] if self.alarms is None else self.alarms.problems()
