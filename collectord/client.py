@@ -22,6 +22,7 @@ from collectord.connection import (
     Connection,
     NotFound,
     QueryError,
+    StaleToken,
     Timeout,
     Unauthorised,
     decoded,
@@ -49,6 +50,7 @@ __all__ = [
     "INGEST_ADDRESS",
     "QUERY_ADDRESS",
     "STREAM_ADDRESS",
+    "Alarm",
     "AsyncQueryClient",
     "AsyncSubscriber",
     "BufferFull",
@@ -66,6 +68,7 @@ __all__ = [
     "Rejection",
     "SpoolError",
     "StaleEpoch",
+    "StaleToken",
     "Subscriber",
     "Timeout",
     "Unauthorised",
@@ -74,11 +77,19 @@ __all__ = [
 
 QUERY_ADDRESS = f"tcp://127.0.0.1:{wire.QUERY_PORT}"
 
-ERRORS: dict[str, type[QueryError]] = {"not_found": NotFound, "unauthorised": Unauthorised}
+ERRORS: dict[str, type[QueryError]] = {
+    "not_found": NotFound,
+    "stale_token": StaleToken,
+    "unauthorised": Unauthorised,
+}
 """By code; others are QueryErrors."""
 
 View = dict[str, dict[str, Any]]
 """A UVE: ``{struct: {attribute: value}}``."""
+Alarm = dict[str, Any]
+"""A raised alarm: ``type`` (its rule's name), ``severity`` (0 critical, 1 major, 2 minor),
+``timestamp`` (when it was raised, µs), ``token`` (which raising it is), ``ack``, ``description``
+and ``alarm_rules``: the conditions that held, and what their operands were."""
 
 
 class Filters(TypedDict, total=False):
@@ -164,6 +175,32 @@ class QueryClient:
     def status(self) -> dict[str, Any]:
         """How the collector is: version, uptime, counters, sizes, memory."""
         return self._ask({"op": "status"})
+
+    def alarms(
+        self,
+        tables: Sequence[str] = (),
+        match: Sequence[str] = (),
+        severity: Sequence[int] = (),
+        acknowledged: bool | None = None,
+        page: int = 1000,
+    ) -> Iterator[tuple[str, list[Alarm]]]:
+        """Each UVE that has alarms, in key order, and these in order of type; ``page`` at a time.
+
+        Only those of ``tables``, whose key matches one of the patterns ``match``, that have one of
+        the severities, and that were acknowledged or were not; empty, or None, filters nothing.
+        """
+        request = _alarms_request(tables, match, severity, acknowledged, page)
+        for reply in self._pages(request):
+            yield from reply["alarms"].items()
+
+    def acknowledge(self, key: str, type: str, token: str) -> Alarm:  # noqa: A002
+        """Acknowledge the alarm of this UVE, type and token; returns it as it is then.
+
+        Raises NotFound where no alarm of the type is raised, and StaleToken where another one is:
+        it was raised anew since, and somebody should look at it first.
+        """
+        alarm: Alarm = self._ask(_ack_request(key, type, token))["alarm"]
+        return alarm
 
     def close(self) -> None:
         """Give the socket back."""
@@ -295,6 +332,26 @@ class AsyncQueryClient:
         """As ``QueryClient.status``."""
         return await self._ask({"op": "status"})
 
+    async def alarms(
+        self,
+        tables: Sequence[str] = (),
+        match: Sequence[str] = (),
+        severity: Sequence[int] = (),
+        acknowledged: bool | None = None,
+        page: int = 1000,
+    ) -> AsyncIterator[tuple[str, list[Alarm]]]:
+        """As ``QueryClient.alarms``."""
+        request = _alarms_request(tables, match, severity, acknowledged, page)
+        async for reply in self._pages(request):
+            for key, alarms in reply["alarms"].items():
+                yield key, alarms
+
+    async def acknowledge(self, key: str, type: str, token: str) -> Alarm:  # noqa: A002
+        """As ``QueryClient.acknowledge``."""
+        reply = await self._ask(_ack_request(key, type, token))
+        alarm: Alarm = reply["alarm"]
+        return alarm
+
     async def close(self) -> None:
         """Give the socket back."""
         async with self._lock:
@@ -381,6 +438,35 @@ def _request(
         "limit": page,
         **_checked(filters),
     }
+
+
+def _alarms_request(
+    tables: Sequence[str],
+    match: Sequence[str],
+    severity: Sequence[int],
+    acknowledged: bool | None,
+    page: int,
+) -> dict[str, Any]:
+    filters = {
+        "tablefilt": _texts(tables),
+        "kfilt": _texts(match),
+        "severity": list(severity),
+    }
+    return {
+        "op": "alarms",
+        **{name: wanted for name, wanted in filters.items() if wanted},
+        **({} if acknowledged is None else {"ackfilt": acknowledged}),
+        "limit": page,
+    }
+
+
+def _texts(texts: Sequence[str]) -> list[str]:
+    """One text is a list of that text, and not of its letters."""
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
+def _ack_request(key: str, kind: str, token: str) -> dict[str, Any]:
+    return {"op": "ack", "key": key, "type": kind, "token": token}
 
 
 def _answer(reply: bytes, address: str) -> dict[str, Any]:

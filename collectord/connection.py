@@ -36,6 +36,10 @@ class Unauthorised(QueryError):  # noqa: N818
     """The collector refuses this key, or that there is none, or seems to."""
 
 
+class StaleToken(QueryError):  # noqa: N818
+    """The alarm that was to be acknowledged is not raised any more, or was raised anew since."""
+
+
 class Timeout(TimeoutError):  # noqa: N818
     """The collector did not answer in time, or there is none."""
 

@@ -1,19 +1,20 @@
 """The command ``collectorctl``: ask a collector, follow it, send it something.
 
 What lives here is the command line: its options, and a function for each subcommand that asks or
-follows; ``ctl_send.py`` and ``ctl_keys.py`` have the others. Talking to the collector is
-``client.py``'s; how things look is ``terminal.py``'s.
+follows; ``ctl_send.py``, ``ctl_keys.py``, ``ctl_alarms.py`` and ``ctl_rules.py`` have the others.
+Talking to the collector is ``client.py``'s; how things look is ``terminal.py``'s.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from collectord import __version__, terminal
 from collectord.client import (
@@ -21,6 +22,7 @@ from collectord.client import (
     QUERY_ADDRESS,
     STREAM_ADDRESS,
     BufferFull,
+    Change,
     FlushTimeout,
     NotFound,
     PublishError,
@@ -28,12 +30,14 @@ from collectord.client import (
     Subscriber,
     Timeout,
 )
+from collectord.ctl_alarms import Following, ack, alarms, severity
 from collectord.ctl_common import (
     NOTHING,
     OK,
     REFUSED,
     UNREACHABLE,
     USAGE,
+    Command,
     Output,
     UsageError,
     add_keys,
@@ -46,6 +50,7 @@ from collectord.ctl_common import (
     prepare,
 )
 from collectord.ctl_keys import keygen
+from collectord.ctl_rules import RULES
 from collectord.ctl_send import SOURCE, send
 from collectord.curve import RIGHTS
 
@@ -56,7 +61,7 @@ document for one answer, a line for each of many.
 exit codes:
   0  done
   1  no such key, nothing matched, records were rejected, or it is not well (health)
-  2  the command line makes no sense; for health, also where it can't ask
+  2  the command line makes no sense, or the rules; for health, also where it can't ask
   3  no collector answers
   4  the collector refuses, this key perhaps
 """
@@ -146,20 +151,28 @@ def watch(options: argparse.Namespace) -> int:
         Subscriber,
         address=options.stream,
         pattern=options.pattern,
+        alarms=options.alarms,
         connect_timeout=options.timeout,
         curve=curve(options),
     ) as changes:
+        tell = Following(options).tell if options.alarms else _as_it_is
         end = math.inf if options.seconds is None else time.monotonic() + options.seconds
         try:
             while options.count is None or seen < options.count:
-                change = changes.receive(max(0.0, end - time.monotonic()))
-                output.many(vars(change), terminal.change, change)
-                seen += 1
+                news = tell(changes.receive(max(0.0, end - time.monotonic())))
+                for told in itertools.islice(news, options.count and options.count - seen):
+                    output.many(*told)
+                    seen += 1
         except KeyboardInterrupt:
             return OK
         except Timeout:
             pass  # the seconds are over
     return OK if seen else NOTHING
+
+
+def _as_it_is(change: Change) -> Iterator[tuple[Any, Any, Any]]:
+    """What a message brings, as ``Output.many`` takes it."""
+    yield vars(change), terminal.change, change
 
 
 def _filters(options: argparse.Namespace) -> dict[str, Any]:
@@ -170,16 +183,6 @@ def _filters(options: argparse.Namespace) -> dict[str, Any]:
 def _place(place: str) -> dict[str, Any]:
     """A word that is a table's name, or with ``*`` or ``:`` a pattern of keys."""
     return {"match": place} if "*" in place or ":" in place else {"table": place}
-
-
-class Command(NamedTuple):
-    """A subcommand: a row of the table below."""
-
-    run: Callable[[argparse.Namespace], int]
-    help: str
-    example: str
-    arguments: Sequence[tuple[str, dict[str, Any]]]
-    connects: bool = True
 
 
 FILTERS: list[tuple[str, dict[str, Any]]] = [
@@ -254,6 +257,62 @@ COMMANDS: dict[str, Command] = {
         "collectorctl health --timeout 2",
         [],
     ),
+    "alarms": Command(
+        alarms,
+        "show the alarms that are raised",
+        "collectorctl alarms ObjectVNTable --severity critical major --unacknowledged",
+        [
+            ("places", {"metavar": "TABLE|PATTERN", "nargs": "*", "help": f"{PLACE}; all without"}),
+            (
+                "--severity",
+                {
+                    "metavar": "SEVERITY",
+                    "nargs": "+",
+                    "action": "extend",
+                    "default": [],
+                    "type": severity,
+                    "help": "only these: critical, major, minor, or 0, 1, 2",
+                },
+            ),
+            *(
+                (
+                    f"--{word}",
+                    {
+                        "dest": "acknowledged",
+                        "action": "store_const",
+                        "const": word == "acknowledged",
+                        "help": f"only those that are {word}",
+                    },
+                )
+                for word in ("acknowledged", "unacknowledged")
+            ),
+        ],
+    ),
+    "ack": Command(
+        ack,
+        "acknowledge an alarm: somebody knows, and it stays so until it is raised anew",
+        "collectorctl ack ObjectVNTable:demo:vn1 FlowFlood",
+        [
+            ("key", {"metavar": "KEY"}),
+            ("type", {"metavar": "TYPE", "help": "the alarm's type, which is its rule's name"}),
+            (
+                "--token",
+                {
+                    "metavar": "TOKEN",
+                    "help": "the one that was looked at, and no later one; "
+                    "without it, what is raised now",
+                },
+            ),
+        ],
+    ),
+    "rules": Command(
+        None,
+        "check rules for alarms, or try them on a UVE",
+        "collectorctl rules check conf/alarms.json\n"
+        "  collectorctl rules test conf/alarms.json --uve ObjectVNTable:demo:vn1",
+        [],
+        commands=RULES,
+    ),
     "keygen": Command(
         keygen,
         "make a key pair, for a client or a collector",
@@ -287,9 +346,14 @@ COMMANDS: dict[str, Command] = {
     "watch": Command(
         watch,
         "follow what changes, until Ctrl-C",
-        "collectorctl watch 'ObjectVNTable:demo:*' --count 10",
+        "collectorctl watch 'ObjectVNTable:demo:*' --count 10\n"
+        "  collectorctl watch --alarms 'ObjectVNTable:*'",
         [
             ("pattern", {"metavar": "PATTERN", "nargs": "?", "default": "*", "help": "of keys"}),
+            (
+                "--alarms",
+                {"action": "store_true", "help": "what becomes of alarms, in place of structs"},
+            ),
             ("--count", {"type": int, "metavar": "N", "help": "end after so many changes"}),
             ("--seconds", {"type": float, "metavar": "S", "help": "end after so long"}),
         ],
@@ -349,11 +413,22 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"collectorctl {__version__}")
+    _add_commands(parser, COMMANDS, connection, form)
+    return parser
+
+
+def _add_commands(
+    parser: argparse.ArgumentParser,
+    rows: Mapping[str, Command],
+    connection: argparse.ArgumentParser,
+    form: argparse.ArgumentParser,
+) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
+    for name, command in rows.items():
+        common = [] if command.commands else [connection, form] if command.connects else [form]
         subparser = commands.add_parser(
             name,
-            parents=[connection, form] if command.connects else [form],
+            parents=common,
             help=command.help,
             description=f"{command.help[0].upper()}{command.help[1:]}.",
             epilog=f"example:\n  {command.example}\n\n{EPILOG}",
@@ -361,7 +436,10 @@ def _parser() -> argparse.ArgumentParser:
         )
         for argument, settings in command.arguments:
             subparser.add_argument(argument, **settings)
-    return parser
+        if command.commands:
+            _add_commands(subparser, command.commands, connection, form)
+        else:
+            subparser.set_defaults(run=command.run)
 
 
 def _connection_parser() -> argparse.ArgumentParser:
@@ -409,7 +487,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``collectorctl``; returns its exit code, or raises SystemExit as argparse does."""
     prepare()
     options = _parser().parse_args(argv)
-    return ended(COMMANDS[options.command].run, options, ERRORS)
+    return ended(options.run, options, ERRORS)
 
 
 if __name__ == "__main__":

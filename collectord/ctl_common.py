@@ -1,4 +1,4 @@
-"""What the subcommands of ``collectorctl`` share: exit codes, output, and how they connect.
+"""What the subcommands of ``collectorctl`` share: rows, exit codes, output, and how they connect.
 
 ``collectord-netops`` is a command in the same manner, and takes from here what it can.
 """
@@ -11,8 +11,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -30,8 +30,27 @@ INTERRUPTED = 130
 Made = TypeVar("Made")
 
 
+class Command(NamedTuple):
+    """A subcommand: a row of ``ctl.COMMANDS``, or of the ``commands`` of one."""
+
+    run: Callable[[argparse.Namespace], int] | None
+    """None where there are ``commands``: one of them has to be chosen."""
+    help: str
+    example: str
+    arguments: Sequence[tuple[str, dict[str, Any]]]
+    connects: bool = True
+    commands: Mapping[str, Command] = {}
+
+
 class UsageError(Exception):
-    """What was asked for makes no sense: says what, and what would."""
+    """What was asked for makes no sense: says what, and what would.
+
+    ``errors`` has a sentence for each thing that is wrong, where there may be several.
+    """
+
+    def __init__(self, *errors: str) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = errors
 
 
 class Output:
@@ -134,12 +153,16 @@ def ended(
     errors: Mapping[type[Exception], int],
     program: str = "collectorctl",
 ) -> int:
-    """The exit code of a subcommand; the first of ``errors`` that fits is told, and has its own."""
+    """The exit code of a subcommand; the first of ``errors`` that fits is told, and has its own.
+
+    An error that has ``errors`` is told in so many sentences.
+    """
     try:
         code = run(options)
         sys.stdout.flush()
     except tuple(errors) as error:
-        complain(str(error), program)
+        for sentence in getattr(error, "errors", [str(error)]):
+            complain(sentence, program)
         return next(code for kind, code in errors.items() if isinstance(error, kind))
     except BrokenPipeError:
         # Nobody reads on, as with ``| head``. Python would complain once more when it flushes.

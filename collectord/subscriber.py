@@ -58,6 +58,11 @@ class Subscriber:
     What changed before the connection was made is not told, nor what a slow reader leaves lying:
     ask with a ``QueryClient`` for what is. One thread at a time may use it.
 
+    With ``alarms`` it follows the alarms of these UVEs in place of their structs. A change then
+    tells all alarms that are raised on its key: the ``value`` of the struct ``UVEAlarms`` is
+    ``{"alarms": [alarm, …]}``, and it is ``deleted`` when none is left. What was raised, cleared or
+    acknowledged shows in comparison with the change before, or with ``QueryClient.alarms``.
+
     With ``connect_timeout`` it waits that many seconds for a collector, and raises Timeout if none
     is there; otherwise it connects when it can. Raises ValueError for an address that cannot be.
     """
@@ -67,16 +72,17 @@ class Subscriber:
         pattern: str = "*",
         address: str = STREAM_ADDRESS,
         *,
+        alarms: bool = False,
         connect_timeout: float | None = None,
         curve: Curve | None = None,
     ) -> None:
         self.address = address
-        self._wanted = _matcher(pattern)
+        self._wanted = _Wanted(pattern, alarms)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
         try:
             socket = self._context.socket(zmq.SUB)
-            self._connection = _subscribed(socket, address, pattern, curve)
+            self._connection = _subscribed(socket, address, self._wanted, curve)
         except ValueError:
             self._context.term()
             raise
@@ -129,8 +135,8 @@ class Subscriber:
         with contextlib.suppress(zmq.Again):
             while True:
                 frames = self._connection.socket.recv_multipart(zmq.DONTWAIT)
-                change = _change(frames, self.address)
-                if self._wanted.fullmatch(change.key):
+                change = self._wanted.change(frames, self.address)
+                if change is not None:
                     return change
         return None
 
@@ -144,7 +150,7 @@ class Subscriber:
 
 
 class AsyncSubscriber:
-    """``Subscriber`` for asyncio.
+    """``Subscriber`` for asyncio; ``alarms`` means the same.
 
     >>> async with AsyncSubscriber("ObjectVNTable:*") as changes:  # doctest: +SKIP
     ...     async for change in changes:
@@ -156,14 +162,15 @@ class AsyncSubscriber:
         pattern: str = "*",
         address: str = STREAM_ADDRESS,
         *,
+        alarms: bool = False,
         curve: Curve | None = None,
     ) -> None:
         self.address = address
-        self._wanted = _matcher(pattern)
+        self._wanted = _Wanted(pattern, alarms)
         self._context = zmq.asyncio.Context()
         try:
             socket = self._context.socket(zmq.SUB)
-            self._connection = _subscribed(socket, address, pattern, curve)
+            self._connection = _subscribed(socket, address, self._wanted, curve)
         except ValueError:
             self._context.term()
             raise
@@ -179,8 +186,8 @@ class AsyncSubscriber:
                 self._connection.check()
                 continue
             frames = await self._connection.socket.recv_multipart()
-            change = _change(frames, self.address)
-            if self._wanted.fullmatch(change.key):
+            change = self._wanted.change(frames, self.address)
+            if change is not None:
                 return change
 
     async def __aiter__(self) -> AsyncIterator[Change]:
@@ -204,15 +211,30 @@ class AsyncSubscriber:
         await self.close()
 
 
+class _Wanted:
+    """Which messages are meant: changes of UVEs, or of their alarms, whose key fits a pattern."""
+
+    def __init__(self, pattern: str, alarms: bool) -> None:
+        self._prefix = wire.ALARM_TOPIC if alarms else b""
+        self._keys = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+        self.topic = self._prefix + pattern.partition("*")[0].encode()
+        """What to subscribe to."""
+
+    def change(self, frames: Sequence[bytes], address: str) -> Change | None:
+        """What a message tells, if it is meant."""
+        change = _change(frames, address)
+        # Alarms come under topics of their own, which an empty prefix, or one of a table that is
+        # called so too, lets through.
+        topic = self._prefix + change.key.encode("utf-8", "surrogateescape")
+        return change if frames[0] == topic and self._keys.fullmatch(change.key) else None
+
+
 def _subscribed(
-    socket: AnySocket, address: str, pattern: str, curve: Curve | None
+    socket: AnySocket, address: str, wanted: _Wanted, curve: Curve | None
 ) -> Connection[AnySocket]:
-    topic = pattern.partition("*")[0].encode()
-    return Connection(socket, address, curve, [(zmq.RCVHWM, CHANGES_HELD), (zmq.SUBSCRIBE, topic)])
-
-
-def _matcher(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+    return Connection(
+        socket, address, curve, [(zmq.RCVHWM, CHANGES_HELD), (zmq.SUBSCRIBE, wanted.topic)]
+    )
 
 
 def _change(frames: Sequence[bytes], address: str) -> Change:

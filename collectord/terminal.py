@@ -1,13 +1,14 @@
 """How ``collectorctl`` shows things to people: tables and lines, from what a collector answered.
 
 Whatever came from outside passes through ``clean`` before it reaches a terminal: a source may have
-put anything into a text. Nothing here asks, decides or exits.
+put anything into a text. Nothing here asks, decides or exits. How alarms look is in
+``terminal_alarms.py``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -47,16 +48,30 @@ def moment(microseconds: int | None) -> str:
         return str(microseconds)
 
 
-def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
-    table = Table(title=Text(clean(title), style="bold"), title_justify="left")
+def table(
+    title: str,
+    columns: Iterable[str],
+    rows: Iterable[Iterable[Any]],
+    whole: Collection[str] = (),
+) -> Table:
+    """A table. A cell that is a Text comes as it is, and must be clean; any other is made so.
+
+    Columns that are ``whole`` stay on one line; a narrow terminal breaks the others first.
+    """
+    made = Table(title=Text(clean(title), style="bold"), title_justify="left")
     cells = [list(row) for row in rows]
     for place, name in enumerate(columns):
         numeric = all(row[place] is None or isinstance(row[place], NUMBERS) for row in cells)
         justify: Any = "right" if numeric else "left"
-        table.add_column(Text(name), justify=justify, overflow="fold")
+        is_whole = name in whole
+        made.add_column(Text(name), justify=justify, overflow="fold", no_wrap=is_whole)
     for row in cells:
-        table.add_row(*(Text("" if cell is None else shown(cell)) for cell in row))
-    return table
+        made.add_row(*map(_cell, row))
+    return made
+
+
+def _cell(value: Any) -> Text:
+    return value if isinstance(value, Text) else Text("" if value is None else shown(value))
 
 
 def view(key: str, uve: View) -> RenderableType:
@@ -67,11 +82,11 @@ def view(key: str, uve: View) -> RenderableType:
         if algorithm := _algorithm(struct, value):
             proxies.setdefault(value["proxy"], []).append([algorithm, *_proxy_cells(value)])
         elif isinstance(value, dict):
-            parts.append(_table(struct, ["attribute", "value"], value.items()))
+            parts.append(table(struct, ["attribute", "value"], value.items()))
         else:
             parts.append(Text(f"{clean(struct)}: {shown(value)}"))
     for metric, rows in proxies.items():
-        parts.append(_table(f"of {metric}", ["algorithm", *PROXY_COLUMNS], rows))
+        parts.append(table(f"of {metric}", ["algorithm", *PROXY_COLUMNS], rows))
     return Group(*parts)
 
 
@@ -115,7 +130,7 @@ def health(well: bool, problems: Iterable[str]) -> RenderableType:
 
 def tables(answer: Mapping[str, int]) -> RenderableType:
     """The tables, and how many keys each has."""
-    return _table("tables", ["table", "keys"], answer.items())
+    return table("tables", ["table", "keys"], answer.items())
 
 
 def sent(result: Mapping[str, int]) -> RenderableType:
@@ -136,7 +151,7 @@ def sources(answer: Mapping[str, Mapping[str, Any]]) -> RenderableType:
         ]
         for name, source in answer.items()
     ]
-    return _table("sources", ["source", "records", "last seen", "epoch", "seq", "durable"], rows)
+    return table("sources", ["source", "records", "last seen", "epoch", "seq", "durable"], rows)
 
 
 def menu(answer: Mapping[str, Any]) -> RenderableType:
@@ -147,8 +162,8 @@ def menu(answer: Mapping[str, Any]) -> RenderableType:
         [metric, " ".join(algorithms)] for metric, algorithms in answer["configured"].items()
     ]
     return Group(
-        _table("menu", columns, entries),
-        _table("configured", ["metric", "algorithms"], configured),
+        table("menu", columns, entries),
+        table("configured", ["metric", "algorithms"], configured),
     )
 
 
@@ -157,11 +172,11 @@ def status(answer: Mapping[str, Any]) -> RenderableType:
     plain = {name: value for name, value in answer.items() if not isinstance(value, dict)}
     plain |= {name: moment(plain[name]) for name in ("start_time", "time") if name in plain}
     groups = [
-        _table(name, ["name", "value"], group.items())
+        table(name, ["name", "value"], group.items())
         for name, group in answer.items()
         if isinstance(group, dict)
     ]
-    return Group(_table("collector", ["name", "value"], plain.items()), *groups)
+    return Group(table("collector", ["name", "value"], plain.items()), *groups)
 
 
 def change(news: Change) -> Text:

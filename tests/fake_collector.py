@@ -242,6 +242,12 @@ class FakeStream:
         body = wire.encode({"key": key, "struct": struct, **change})
         self._socket.send_multipart([key.encode(), body])
 
+    def send_alarms(self, key: str, alarms: list[dict[str, Any]] | None) -> None:
+        """All alarms of a key, or with None that it has none any more."""
+        change = {"deleted": True} if alarms is None else {"value": {"alarms": alarms}}
+        body = wire.encode({"key": key, "struct": wire.ALARMS, **change})
+        self._socket.send_multipart([wire.ALARM_TOPIC + key.encode(), body])
+
     def __enter__(self) -> Self:
         return self
 

@@ -17,6 +17,7 @@ from collectord.client import (
     NotFound,
     QueryClient,
     QueryError,
+    StaleToken,
     Subscriber,
     Timeout,
 )
@@ -27,6 +28,7 @@ Ask = Callable[..., Any]
 PATIENCE = 20.0
 KEY = "ObjectVNTable:demo:vn1"
 VIEW = {"UveVirtualNetworkAgent": {"egress_flow_count": 7}}
+ALARM = {"type": "A", "severity": 0, "timestamp": 5, "token": "t", "ack": False}
 
 
 @pytest.fixture
@@ -107,6 +109,40 @@ FILTERS = {
             {"menu": [{"name": "AggProxySum"}], "configured": {}},
         ),
         ("status", {}, {"op": "status"}, {"version": "0.1.0"}, {"version": "0.1.0"}),
+        (
+            "alarms",
+            {},
+            {"op": "alarms", "limit": 1000},
+            {"alarms": {KEY: [ALARM], "T:b": []}},
+            [(KEY, [ALARM]), ("T:b", [])],
+        ),
+        (
+            "alarms",
+            {
+                "tables": "T",
+                "match": ["*1", "*2"],
+                "severity": [0, 2],
+                "acknowledged": False,
+                "page": 5,
+            },
+            {
+                "op": "alarms",
+                "tablefilt": ["T"],
+                "kfilt": ["*1", "*2"],
+                "severity": [0, 2],
+                "ackfilt": False,
+                "limit": 5,
+            },
+            {"alarms": {}},
+            [],
+        ),
+        (
+            "acknowledge",
+            {"key": KEY, "type": "A", "token": "t"},
+            {"op": "ack", "key": KEY, "type": "A", "token": "t"},
+            {"alarm": ALARM},
+            ALARM,
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 8 else "",
 )
@@ -128,18 +164,19 @@ def test_each_operation_is_asked_and_its_answer_returned(
 
 
 @both
-@pytest.mark.parametrize("method", ["find", "keys"])
+@pytest.mark.parametrize("method", ["find", "keys", "alarms"])
 def test_pages_are_followed_to_the_end_even_over_an_empty_one(
     address: str, answers: Answers, ask: Ask, method: str
 ) -> None:
     def page(*keys: str) -> dict[str, Any]:
-        return {"ok": True, "uves": dict.fromkeys(keys, VIEW), "keys": list(keys)}
+        rows = dict.fromkeys(keys, VIEW)
+        return {"ok": True, "uves": rows, "keys": list(keys), "alarms": rows}
 
     answers.replies.extend([{**page("a", "b"), "next": "b"}, {**page(), "next": "m"}, page("z")])
 
-    result = ask(address, method, table="T")
+    result = ask(address, method, **({"tables": "T"} if method == "alarms" else {"table": "T"}))
 
-    assert result == ([(key, VIEW) for key in "abz"] if method == "find" else ["a", "b", "z"])
+    assert result == (["a", "b", "z"] if method == "keys" else [(key, VIEW) for key in "abz"])
     assert [request.get("after") for request in answers.requests] == [None, "b", "m"]
 
 
@@ -150,6 +187,15 @@ def test_an_unknown_key_raises_not_found(address: str, answers: Answers, ask: As
 
     with pytest.raises(NotFound, match="nobody told of it"):
         ask(address, "get", key=KEY)
+
+
+@both
+def test_a_stale_token_raises_stale_token(address: str, answers: Answers, ask: Ask) -> None:
+    error = {"code": "stale_token", "message": "it was raised anew"}
+    answers.replies.append({"ok": False, "error": error})
+
+    with pytest.raises(StaleToken, match="it was raised anew"):
+        ask(address, "acknowledge", key=KEY, type="A", token="old")
 
 
 @both
@@ -304,6 +350,41 @@ def test_only_keys_that_match_the_pattern_are_told(
         assert [subscriber.receive(PATIENCE).key for _ in keys] == keys
         with pytest.raises(Timeout, match=r"nothing changed within 0\.01 s"):
             subscriber.receive(timeout=0.01)
+
+
+@pytest.mark.parametrize("pattern", ["*", "alarm:*"])
+def test_a_subscriber_of_uves_is_not_told_of_alarms(stream: FakeStream, pattern: str) -> None:
+    with Subscriber(pattern, stream.address) as subscriber:
+        stream.wait_for_subscription(pattern.removesuffix("*"))
+        stream.send_alarms("T:a", [ALARM])
+        stream.send("alarm:a", "S", {})
+
+        assert subscriber.receive(PATIENCE) == Change("alarm:a", "S", {}, deleted=False)
+
+
+def test_a_subscriber_of_alarms_is_told_of_nothing_else(stream: FakeStream) -> None:
+    with Subscriber("T:*1", stream.address, alarms=True) as subscriber:
+        stream.wait_for_subscription("alarm:T:")
+        stream.send("T:a1", "S", {})
+        stream.send("alarm:T:a1", "S", {})
+        stream.send_alarms("T:a2", [ALARM])
+        stream.send_alarms("T:a1", [ALARM])
+        stream.send_alarms("T:a1", None)
+
+        assert [subscriber.receive(PATIENCE) for _ in range(2)] == [
+            Change("T:a1", "UVEAlarms", {"alarms": [ALARM]}, deleted=False),
+            Change("T:a1", "UVEAlarms", None, deleted=True),
+        ]
+
+
+def test_an_asyncio_subscriber_of_alarms_is_told_of_them(stream: FakeStream) -> None:
+    async def follow() -> Change:
+        async with AsyncSubscriber("T:*", stream.address, alarms=True) as subscriber:
+            await asyncio.to_thread(stream.wait_for_subscription, "alarm:T:")
+            stream.send_alarms("T:a", [ALARM])
+            return await subscriber.receive()
+
+    assert asyncio.run(follow()).value == {"alarms": [ALARM]}
 
 
 def test_without_a_collector_a_subscriber_does_not_wait_longer_than_told() -> None:
