@@ -13,7 +13,18 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import apply, close, load, memory, netops, query, snapshot, stream, transport
+from benchmarks import (
+    alarms,
+    apply,
+    close,
+    load,
+    memory,
+    netops,
+    query,
+    snapshot,
+    stream,
+    transport,
+)
 from benchmarks.report import Report, machine
 
 BENCHMARKS: dict[str, Callable[[Report, load.Scale], None]] = {
@@ -25,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[Report, load.Scale], None]] = {
     "stream": stream.run,
     "snapshot": snapshot.run,
     "netops": netops.run,
+    "alarms": alarms.run,
 }
 
 

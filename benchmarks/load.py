@@ -41,6 +41,8 @@ class Scale:
     devices_per_site: int = 10
     history: int = 86_400
     """Seconds of a network's history."""
+    alarms: int = 50
+    """Alarms that are waited for in a round."""
 
 
 QUICK = Scale(
@@ -55,6 +57,7 @@ QUICK = Scale(
     snapshot_interval=1.0,
     devices_per_site=1,
     history=900,
+    alarms=5,
 )
 """To see that all of it works; its figures mean nothing."""
 
