@@ -194,16 +194,6 @@ class Condition(_Model):
     operand2: Operand2
     variables: Annotated[tuple[_Path, ...], _sized(0, ENTRIES)] = ()
 
-    @model_validator(mode="after")
-    def _operand2_fits(self) -> Condition:
-        text = self.operand2.json_value
-        if text is not None:
-            wrong = OPERATIONS[self.operation].wrong(looked_into(held(text, None)))
-            if wrong:
-                found = f"{wrong} for {self.operation!r}, not {rules_errors.shown(text)}"
-                raise _refused(found, "operand2.json_value")
-        return self
-
 
 class AndList(_Model):
     """It holds where all of its conditions do."""
@@ -311,13 +301,14 @@ def parse(text: str | bytes, origin: str) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-# --- paths that lead nowhere ---------------------------------------------------------------------
+# --- what makes no sense --------------------------------------------------------------------------
 
 
 def impossible(rule: Rule, configured: Mapping[str, Collection[str]] | None) -> list[str]:
-    """A sentence, with its place, for each path that never leads to anything.
+    """A sentence, with its place, for each path that never leads to anything, and for each value
+    that no value compares with: the rules can be gone by, but are not what somebody meant.
 
-    Those are paths into proxy UVEs, which the collector makes. What sources tell is theirs to name.
+    Such paths lead into proxy UVEs, which the collector makes. What sources tell is theirs to name.
 
     ``configured`` maps metrics to the names of their algorithms, as the query ``menu`` answers:
     proxy UVEs that are not there are impossible too. None: any may be configured.
@@ -326,9 +317,24 @@ def impossible(rule: Rule, configured: Mapping[str, Collection[str]] | None) -> 
         f"rule {rule.name!r} alarm_rules.or_list[{index}].and_list[{number}].{field}: {wrong}"
         for index, entry in enumerate(rule.alarm_rules.or_list)
         for number, condition in enumerate(entry.and_list)
-        for field, path in _paths(condition)
-        for wrong in _wrong(Path(path), configured)
+        for field, wrong in [
+            *_unfit(condition),
+            *(
+                (field, wrong)
+                for field, path in _paths(condition)
+                for wrong in _wrong(Path(path), configured)
+            ),
+        ]
     ]
+
+
+def _unfit(condition: Condition) -> Iterator[tuple[str, str]]:
+    text = condition.operand2.json_value
+    if text is not None:
+        wrong = OPERATIONS[condition.operation].wrong(looked_into(held(text, None)))
+        if wrong:
+            found = f"{wrong} for {condition.operation!r}, not {rules_errors.shown(text)}"
+            yield "operand2.json_value", found
 
 
 def _paths(condition: Condition) -> Iterator[tuple[str, str]]:

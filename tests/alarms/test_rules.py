@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from alarms.writing import condition, errors_in, errors_of, parsed, rule_of
 from collectord.alarms.operations import OPERATIONS
-from collectord.alarms.rules import SEVERITIES, Condition, Operand2, parse
+from collectord.alarms.rules import SEVERITIES, Condition, Operand2, impossible, parse
 
 ONE = condition("S.a", ">", "5")
 CONDITION = "rules[0] (rule) alarm_rules.or_list[0].and_list[0]"
@@ -364,9 +364,12 @@ def test_a_json_value_that_is_no_text_can_be_compared(value: str) -> None:
     ],
 )
 def test_a_json_value_fits_its_operation(operation: str, value: str, right: str) -> None:
-    assert errors_of_condition("S.a", operation, {"json_value": value}) == [
-        f"{CONDITION}.operand2.json_value: {right} for {operation!r}, not {json.dumps(value)}"
-    ]
+    one = {"operation": operation, "operand1": "S.a", "operand2": {"json_value": value}}
+    (rule,) = parsed(rule_of([one]))  # Contrail takes it, and what comes of it is settled
+    (sentence,) = impossible(rule, None)
+    assert sentence.endswith(
+        f".operand2.json_value: {right} for {operation!r}, not {json.dumps(value)}"
+    )
 
 
 @pytest.mark.parametrize(
