@@ -192,7 +192,7 @@ class Collector:
                 access=self.access,
             )
         undo.callback(self.ingest.close)
-        load = Load(lambda: self.ingest.waited)
+        load = Load(self.ingest.waited)
         self.alarms = AlarmRoom(
             self.engine,
             self.state,

@@ -74,8 +74,8 @@ class Ingest:
         self.counters: Counter[str] = Counter(answers=0, answers_dropped=0, frames_refused=0)
         self.turns = 0
         """Grows at least once in a second while the thread is alive and well."""
-        self.waited = 0.0
-        """Seconds for which the thread had nothing to do."""
+        self._waited = 0.0
+        self._waits_since = 0.0
         self._engine = engine
         self._access = access if access is not None and access.secured else None
         self._peers: dict[int, bytes] = {}
@@ -141,10 +141,16 @@ class Ingest:
             self._on_failure(error)
             raise
 
+    def waited(self) -> float:
+        """Seconds for which the thread has had nothing to do so far; for any thread."""
+        since = self._waits_since
+        return self._waited + (time.monotonic() - since if since else 0.0)
+
     def _wait(self, poller: zmq.Poller) -> dict[Any, int]:
-        begun = time.monotonic()
+        self._waits_since = begun = time.monotonic()
         ready = dict(poller.poll(TURN_MS))
-        self.waited += time.monotonic() - begun
+        self._waits_since = 0.0
+        self._waited += time.monotonic() - begun
         return ready
 
     def _drain(self) -> int:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 SEND_TIMEOUT = 1.0
 """Seconds to wait where the supervisor doesn't read."""
-LOAD_OVER = 0.1
+LOAD_OVER = 0.02
 """Seconds that are looked back on to see whether a part is busy."""
 IDLE_SHARE = 0.7
 """A part that waits for less of the time is busy."""

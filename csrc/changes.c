@@ -92,6 +92,11 @@ static struct change_list *list_of(struct partition *partition, unsigned list)
     return &partition->lists[list >> 1]; /* ANNOUNCED is 1, OBSERVED 2 */
 }
 
+size_t partition_change_count(const struct partition *partition, unsigned list)
+{
+    return partition->lists[list >> 1].count;
+}
+
 /* A list was taken: what changes from now on is noted again. */
 static void end_round(struct partition *partition, unsigned list)
 {

@@ -272,6 +272,9 @@ void partition_recycle(struct partition *partition);
 /* Begin or cease to note changes in a list (ANNOUNCED or OBSERVED), which is empty then. */
 void partition_watch(struct partition *partition, unsigned list, bool on);
 
+/* How many changes a list has. */
+size_t partition_change_count(const struct partition *partition, unsigned list);
+
 /* Write [[key, struct], ...] of what a list has of keys that begin with one of the prefixes, and
  * forget all of it. Something noted twice may be written twice. */
 struct text {

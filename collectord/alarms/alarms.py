@@ -40,7 +40,7 @@ SLICE = 0.002
 """Seconds of evaluation after which others on the loop have their turn."""
 SHARE = 0.5
 """The part of the time that evaluation takes at most, while there is more to evaluate."""
-BUSY_SHARE = 0.05
+BUSY_SHARE = 0.03
 """And while there is hardly time for updates: those come before alarms then."""
 STARVED = 0.7
 """Where less of the time that evaluation takes is the processor's, others want it as well."""
@@ -183,8 +183,7 @@ class Alarms:
             begun = loop.time()
             if self._has_lost_changes():
                 self.look_at_all()
-            is_busy = self._is_busy() or self._is_starved
-            await self._evaluate_for(INTERVAL * (BUSY_SHARE if is_busy else SHARE))
+            await self._evaluate_what_waits()
             await asyncio.sleep(max(begun + INTERVAL - loop.time(), 0))
 
     def _has_lost_changes(self) -> bool:
@@ -201,24 +200,28 @@ class Alarms:
         self._aggtypes, self._dropped, lost = aggtypes, dropped, dropped != self._dropped
         return lost or has_room or observed.is_touched(self._names, before, aggtypes)
 
-    async def _evaluate_for(self, seconds: float) -> None:
-        """Evaluate what has changed, for at most so long."""
-        left, worked = seconds, 0.0
-        slice_begun, processor_begun = time.monotonic(), time.thread_time()
+    async def _evaluate_what_waits(self) -> None:
+        """Evaluate what has changed, for as long as one look may take."""
+        took = worked = 0.0
+        begun, processor_begun = time.monotonic(), time.thread_time()
         untaken = iter(self._next_partitions())
-        while left > 0 and (self._pending or await self._take_more(untaken)):
+        while took < self._allowed() and (self._pending or await self._take_more(untaken)):
             await self._evaluate_next()
-            took = time.monotonic() - slice_begun
-            if took > SLICE:
+            now = time.monotonic()
+            if now - begun > SLICE:
                 self._publish_changed()
-                left -= took
+                took += now - begun
                 worked += time.thread_time() - processor_begun
+                self._is_starved = worked < STARVED * took
                 await asyncio.sleep(0)
-                slice_begun, processor_begun = time.monotonic(), time.thread_time()
-        self._is_starved = worked < STARVED * (seconds - left)
+                begun, processor_begun = time.monotonic(), time.thread_time()
         if not self._returning:
             await self._see_to_timers()
         self._publish_changed()
+
+    def _allowed(self) -> float:
+        """Seconds that a look may take, as far as can be said now."""
+        return INTERVAL * (BUSY_SHARE if self._is_starved or self._is_busy() else SHARE)
 
     def _next_partitions(self) -> Sequence[int]:
         """All partitions, from the one on that has waited longest."""
@@ -349,7 +352,7 @@ class Alarms:
             "soaking": states[State.SOAK_ACTIVE],
             "acknowledged": self.registry.acknowledged,
             "held": self.registry.held,
-            "waiting": len(self._pending),
+            "waiting": len(self._pending) + self._engine.observed_count(),
             "lag": self.lag(),
         }
 

@@ -118,6 +118,7 @@ cdef extern from "partition.h":
         size_t count
 
     void partition_watch(partition *, unsigned, bint) nogil
+    size_t partition_change_count(const partition *, unsigned) nogil
     void partition_take_changes(
         partition *, unsigned, const text *, size_t, msgpack_writer *
     ) nogil

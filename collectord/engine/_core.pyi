@@ -235,6 +235,9 @@ class Engine:
         """``(key, struct)`` of what was observed since the last call, as ``take_changed`` does;
         with a proxy UVE others of the same metric may be named that did not change."""
 
+    def observed_count(self) -> int:
+        """How many changes wait for ``take_observed``."""
+
     def take_results(self, partition: int) -> npt.NDArray[Any]:
         """The closed results since the last call, oldest first, as an array of ``RESULT``.
 

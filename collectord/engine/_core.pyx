@@ -525,6 +525,16 @@ cdef class Engine:
     def take_observed(self, partition, prefixes=("",)):
         return self._take(partition, OBSERVED, prefixes)
 
+    def observed_count(self):
+        cdef uint32_t number
+        cdef size_t count = 0
+        with nogil:
+            for number in range(self.partitions):
+                engine_lock(&self.core, number)
+                count += partition_change_count(&self.core.partitions[number], OBSERVED)
+                engine_unlock(&self.core, number)
+        return count
+
     cdef _take(self, partition, unsigned which, prefixes):
         cdef msgpack_writer writer
         self._check_partition(partition)
