@@ -153,12 +153,14 @@ class Sender(threading.Thread):
 
     def _turn(self) -> None:
         """Send what may be sent, then sleep until there is something to do, and hear what came."""
+        began = monotonic()
         batch_due = self._buffer.seal_due()
         blocked = self._send_window()
         awaited = self._asked or self._buffer.in_flight
         due = [batch_due, self._answer_due if awaited else math.inf, self._stall_due()]
-        # These two may be over, and what they were for not possible yet.
-        due += [time for time in (self._pause_until, self._beat_due) if time > monotonic()]
+        # These two may be over, and what they were for not possible yet. But one that was not over
+        # when this turn began may have ended after it was looked at: then there is another turn.
+        due += [time for time in (self._pause_until, self._beat_due) if time > began]
         if self._spool:
             due.append(self._spool.due())
 

@@ -216,13 +216,54 @@ class TestHeartbeats:
     def test_a_new_connection_is_greeted_long_before_the_first_heartbeat(
         self, collector: FakeCollector, publisher_to: PublisherTo
     ) -> None:
-        publisher_to(collector.address, heartbeat=1000)
+        publisher = publisher_to(collector.address, heartbeat=1000)
+        collector.wait_for(lambda: collector.last == 1)
+        publish(publisher, 1)
+        publisher.flush(PATIENCE)  # nothing is left that the new connection would get anyway
+
+        collector.stop()
+        collector.start()
+
+        collector.wait_for(lambda: collector.last == 3)
+        assert collector.sizes == [1]
+
+    def test_an_empty_batch_that_was_not_answered_greets_the_next_connection(
+        self, collector: FakeCollector, publisher_to: PublisherTo
+    ) -> None:
+        collector.faults.append("lose_reply")
+        publisher = publisher_to(collector.address, heartbeat=1000)
         collector.wait_for(lambda: collector.last == 1)
 
         collector.stop()
         collector.start()
 
-        collector.wait_for(lambda: collector.last == 2)
+        collector.wait_for(lambda: len(collector.received) == 2)
+        assert [batch["seq"] for batch in collector.received] == [1, 1]
+        assert publisher.counters.heartbeats == 1
+
+    def test_one_that_became_due_just_after_it_was_looked_at_is_sent_at_once(
+        self,
+        collector: FakeCollector,
+        publisher_to: PublisherTo,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        look = delivery.Sender._send_window
+
+        def look_and_be_held_up(sender: delivery.Sender) -> bool:
+            blocked = look(sender)
+            ahead = sender._beat_due - time.monotonic()
+            if 0 < ahead < 2:
+                time.sleep(ahead)
+            return blocked
+
+        monkeypatch.setattr(delivery.Sender, "_send_window", look_and_be_held_up)
+        publisher_to(collector.address, heartbeat=1000)
+        collector.wait_for(lambda: len(collector.received) == 1)
+
+        collector.stop()
+        collector.start()
+
+        collector.wait_for(lambda: len(collector.received) == 2)
 
     def test_none_are_made_while_there_is_no_connection(self, publisher_to: PublisherTo) -> None:
         publisher = publisher_to(NOWHERE, heartbeat=0.001)
@@ -498,12 +539,14 @@ class TestPace:
             start_over(sender, spread)
 
         monkeypatch.setattr(delivery.Sender, "_start_over", noted)
-        publisher_to(collector.address, heartbeat=1000)
-        collector.wait_for(lambda: collector.last == 1)
+        publisher = publisher_to(collector.address)
+        publish(publisher, 1)
+        publisher.flush(PATIENCE)
 
         collector.stop()
         collector.start()
-        collector.wait_for(lambda: collector.last == 2)
+        publish(publisher, 1, first=1)
+        publisher.flush(PATIENCE)
 
         assert spreads == [delivery.RETURN_SPREAD]
 
