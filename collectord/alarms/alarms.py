@@ -362,7 +362,7 @@ class Alarms:
         if self.lag() > LATE and self._sweep is None:
             since = logs.iso(self._clock.wall() - round(self.lag() * 1_000_000))
             problems.append(f"alarms are evaluated late: UVEs wait since {since}")
-        if self.registry.was_full or self.registry.is_full:
+        if self.registry.was_full or (self.registry.is_full and self.counters["alarms_refused"]):
             problems.append("alarms are not raised, as there are as many as LIMITS.alarms allows")
         return problems + [
             problem for notifier in self._notifiers for problem in notifier.problems()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from collectord.alarms.registry import StaleTokenError, UnknownAlarmError, Wanted
 from collectord.alarms.rules import SEVERITIES
-from collectord.requests import Operation, Reply, Request, limit_of, page_of, paged, text
+from collectord.requests import Operation, Reply, Request, limit_of, part_size, text
 from collectord.views import Filters
 from collectord.wire import WireError
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 LIMIT = 1_000
 """UVEs of a page, unless something else is asked for."""
+GIVE_WAY = 500
+"""UVEs that are looked at before others on the loop have their turn."""
 
 
 def operations(alarms: Alarms, reply_size: int) -> Mapping[str, Operation]:
@@ -36,9 +40,22 @@ async def _find(alarms: Alarms, reply_size: int, request: Request) -> Reply:
         ack=_flag(request, "ackfilt"),
     )
     limit = limit_of(request, "alarms", LIMIT)
-    after = text(request, "after")
-    found = alarms.registry.find(wanted, after)
-    return paged("alarms", *page_of(found, after, limit, reply_size))
+    page: dict[str, Any] = {}
+    at = last = text(request, "after")
+    while True:
+        looked = list(itertools.islice(alarms.registry.find(wanted, at), GIVE_WAY))
+        for key, found in looked:
+            if not found:
+                continue
+            reply_size -= part_size(key, found)
+            if page and (reply_size < 0 or len(page) == limit):
+                return {"alarms": page, "next": last}
+            page[key] = found
+            last = key
+        if len(looked) < GIVE_WAY:
+            return {"alarms": page}
+        at = looked[-1][0]
+        await asyncio.sleep(0)
 
 
 async def _acknowledge(alarms: Alarms, request: Request) -> Reply:

@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
 
 from collectord import views, wire
 from collectord.alarms import machine as machines
 from collectord.alarms.evaluation import CompiledRule, OrList
-from collectord.alarms.machine import IDLE, Machine, Moment, State, Timers
+from collectord.alarms.machine import IDLE, Machine, Moment, Raised, State, Timers
 from collectord.alarms.notification import Kind, Notification
 
 log = logging.getLogger(__name__)
 
 Alarm = dict[str, Any]
 """``{type, severity, timestamp, token, ack, description, alarm_rules}``, as views show it."""
+
+Kept: TypeAlias = "tuple[int, int, tuple[int, ...], bytes | None, tuple[int, str, bool] | None]"
+"""A machine as it is kept: plain tuples, with what was found as msgpack. Python's garbage collector
+looks at lists and maps again and again, at a hundred thousand alarms for a second each time; of
+these it looks at none."""
 
 FORMAT = 1
 """Of what a snapshot holds."""
@@ -72,10 +78,10 @@ class Wanted(NamedTuple):
             not self.patterns or any(views.matches(pattern, key) for pattern in self.patterns)
         )
 
-    def wants_alarm(self, alarm: Alarm) -> bool:
-        """Whether that alarm of such a UVE is."""
-        return (not self.severities or alarm["severity"] in self.severities) and (
-            self.ack is None or alarm["ack"] == self.ack
+    def wants_alarm(self, severity: int, ack: bool) -> bool:
+        """Whether such an alarm of such a UVE is."""
+        return (not self.severities or severity in self.severities) and (
+            self.ack is None or ack == self.ack
         )
 
 
@@ -86,7 +92,7 @@ class Captured:
     """The state at one moment; ``packed`` may be called on any thread, and takes its time."""
 
     def __init__(
-        self, version: int, rows: list[tuple[str, str, Machine]], wall_minus_steady: int
+        self, version: int, rows: list[tuple[str, str, Kept]], wall_minus_steady: int
     ) -> None:
         self.version = version
         self._rows = rows
@@ -95,11 +101,13 @@ class Captured:
     def packed(self) -> bytes:
         """``[format, [[key, rule, state, deadline, arrivals, match, raised], …]]``, msgpack."""
         packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape")
-        parts = [packer.pack_array_header(2), packer.pack(FORMAT)]
-        parts.append(packer.pack_array_header(len(self._rows)))
+        pack, array = packer.pack, packer.pack_array_header
+        parts = [array(2), pack(FORMAT), array(len(self._rows))]
         # Row by row, so that nobody waits long for this thread.
-        for key, name, machine in self._rows:
-            parts.append(packer.pack([key, name, *machines.pack(machine, self._offset)]))
+        for key, name, kept in self._rows:
+            *begin, _, raised = machines.pack(_machine(kept, is_shown=False), self._offset)
+            parts += [array(2 + len(begin) + 2), *map(pack, (key, name, *begin))]
+            parts += [kept[3] or pack(None), pack(raised)]
         return b"".join(parts)
 
 
@@ -128,7 +136,7 @@ class Registry:
         self._limit = limit
         self._tell = tell
         self._entries: dict[str, Entry] = {}
-        self._machines: dict[str, dict[str, Machine]] = {}
+        self._machines: dict[str, dict[str, Kept]] = {}
         self._raised: list[str] = []
         """The keys with an alarm, in order."""
         self._deadlines: list[tuple[int, str, str]] = []
@@ -149,9 +157,10 @@ class Registry:
         held = self._machines.get(key)
         for entry in entries:
             found = None if view is None else entry.holds(view)
-            before = IDLE if held is None else held.get(entry.name, IDLE)
-            if found is None and before is IDLE:
+            kept = None if held is None else held.get(entry.name)
+            if found is None and kept is None:
                 continue
+            before = IDLE if kept is None else _machine(kept)
             after = machines.evaluated(before, entry.timers, found, moment)
             if after is not before:
                 self._set(key, entry, before, after, moment)
@@ -162,15 +171,11 @@ class Registry:
         keys: dict[str, None] = {}
         while self._deadlines and self._deadlines[0][0] <= moment.steady:
             deadline, key, name = heapq.heappop(self._deadlines)
-            before = self._machines.get(key, {}).get(name)
-            if before is not None and before.deadline == deadline:
+            kept = self._machines.get(key, {}).get(name)
+            if kept is not None and kept[1] == deadline:
                 keys[key] = None
         if len(self._deadlines) > 2 * self.held + STALE_DEADLINES:
-            self._deadlines = [
-                (machine.deadline, key, name)
-                for key, name, machine in self._rows()
-                if machine.deadline
-            ]
+            self._deadlines = [(kept[1], key, name) for key, name, kept in self._rows() if kept[1]]
             heapq.heapify(self._deadlines)
         return list(keys)
 
@@ -179,8 +184,9 @@ class Registry:
 
         Raises UnknownAlarmError, StaleTokenError.
         """
-        before = self._machines.get(key, {}).get(name)
-        if before is None or before.raised is None:
+        kept = self._machines.get(key, {}).get(name)
+        before = IDLE if kept is None else _machine(kept)
+        if before.raised is None:
             raise UnknownAlarmError
         if before.raised.token != token:
             raise StaleTokenError
@@ -192,14 +198,22 @@ class Registry:
     def take_on(self, entries: Iterable[Entry], moment: Moment) -> None:
         """Go by other rules: what those that stay have come to is kept, the others' is cleared."""
         before, self._entries = self._entries, {entry.name: entry for entry in entries}
-        for key, name, machine in list(self._rows()):
+        same = {
+            name
+            for name, entry in before.items()
+            if name in self._entries and entry.compiled.rule == self._entries[name].compiled.rule
+        }
+        for key, name, kept in list(self._rows()):
+            if name in same:
+                continue
+            machine = _machine(kept)
             entry = self._entries.get(name)
             if entry is None or not entry.compiled.wants(key):
                 self._set(key, before[name], machine, IDLE, moment)
                 continue
             after = machines.retimed(machine, entry.timers, moment.steady)
             self._set(key, entry, machine, after, moment)
-            if after.raised is not None and entry.compiled.rule != before[name].compiled.rule:
+            if after.raised is not None:
                 self._note(Kind.CHANGED, key, entry, after, moment)
 
     def _set(self, key: str, entry: Entry, before: Machine, after: Machine, moment: Moment) -> None:
@@ -231,13 +245,13 @@ class Registry:
         if after == IDLE:
             held.pop(name, None)
         else:
-            held[name] = after
+            held[name] = _kept(after)
             self.held += 1
             self.states[after.state] += 1
             self.acknowledged += after.raised is not None and after.raised.ack
             if after.deadline and after.deadline != before.deadline:
                 heapq.heappush(self._deadlines, (after.deadline, key, name))
-        self._list(key, any(machine.raised for machine in held.values()))
+        self._list(key, any(kept[4] for kept in held.values()))
         if not held:
             del self._machines[key]
 
@@ -271,30 +285,31 @@ class Registry:
         changed, self._changed = self._changed, {}
         return changed
 
-    def alarms(self, key: str) -> list[Alarm]:
+    def alarms(self, key: str, wanted: Wanted = EVERYTHING) -> list[Alarm]:
         """What is raised on a UVE, in the order of the rules' names."""
-        held = self._machines.get(key)
-        if not held:
-            return []
-        return [
-            _alarm(self._entries[name], held[name])
-            for name in sorted(held)
-            if held[name].raised is not None
-        ]
+        alarms = []
+        for name, kept in sorted(self._machines.get(key, {}).items()):
+            entry = self._entries[name]
+            if kept[4] and wanted.wants_alarm(entry.compiled.rule.severity, kept[4][2]):
+                alarms.append(_alarm(entry, _machine(kept)))
+        return alarms
 
     def find(self, wanted: Wanted, after: str) -> Iterator[tuple[str, list[Alarm]]]:
-        """Key and alarms of each UVE with some that are wanted, in order, after a key."""
-        for at in range(bisect.bisect_right(self._raised, after), len(self._raised)):
-            key = self._raised[at]
-            if wanted.wants_key(key):
-                alarms = [alarm for alarm in self.alarms(key) if wanted.wants_alarm(alarm)]
-                if alarms:
-                    yield key, alarms
+        """Key and alarms, those that are wanted, of each UVE that has some, in order, after a key.
 
-    def _rows(self) -> Iterator[tuple[str, str, Machine]]:
+        They may be none: each UVE is given, so that who walks over all may pause anywhere, and go
+        on after it, whatever changes meanwhile.
+        """
+        for at in itertools.count(bisect.bisect_right(self._raised, after)):
+            if at >= len(self._raised):
+                return
+            key = self._raised[at]
+            yield key, self.alarms(key, wanted) if wanted.wants_key(key) else []
+
+    def _rows(self) -> Iterator[tuple[str, str, Kept]]:
         for key, held in self._machines.items():
-            for name, machine in held.items():
-                yield key, name, machine
+            for name, kept in held.items():
+                yield key, name, kept
 
     # ---- in a snapshot -------------------------------------------------------------------------
 
@@ -307,14 +322,12 @@ class Registry:
 
         Raises ValueError where it is no such thing; nothing is brought back then.
         """
-        saved = wire.decode(bytes(body))
-        if not (isinstance(saved, list) and len(saved) == 2 and saved[0] == FORMAT):
-            raise ValueError(f"what was saved of alarms is not of format {FORMAT}")
         restored = {
-            (key, name): machine
-            for key, name, machine in self._unpack(saved[1], wall_minus_steady, moment)
+            (key, name): _kept(machine)
+            for key, name, machine in self._unpack(_rows_of(body), wall_minus_steady, moment)
         }
-        for (key, name), machine in list(restored.items())[: self._limit]:
+        for (key, name), kept in itertools.islice(restored.items(), self._limit):
+            machine = _machine(kept)
             self._put(key, name, IDLE, machine)
             if machine.raised is not None:
                 self._note(Kind.RESTORED, key, self._entries[name], machine, moment)
@@ -322,7 +335,7 @@ class Registry:
         return self.held
 
     def _unpack(
-        self, rows: Sequence[Any], wall_minus_steady: int, moment: Moment
+        self, rows: Iterable[Any], wall_minus_steady: int, moment: Moment
     ) -> Iterator[tuple[str, str, Machine]]:
         for row in rows:
             if not (isinstance(row, list) and len(row) > 2 and isinstance(row[0], str)):
@@ -334,6 +347,44 @@ class Registry:
             machine = machines.unpack(packed, entry.timers, moment.steady, wall_minus_steady)
             if machine != IDLE:
                 yield key, name, machine
+
+
+def _rows_of(body: bytes | memoryview) -> Iterator[Any]:
+    """The rows of what was saved, one at a time. Raises ValueError where it is no such thing."""
+    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
+    unpacker.feed(body)
+    try:
+        if unpacker.read_array_header() != 2 or unpacker.unpack() != FORMAT:
+            raise ValueError(f"it is not of format {FORMAT}")
+        for _ in range(unpacker.read_array_header()):
+            yield unpacker.unpack()
+    except (msgpack.UnpackException, TypeError, ValueError) as error:
+        raise ValueError(f"what was saved of alarms can't be read: {error}") from error
+    if unpacker.tell() != len(body):
+        raise ValueError("what was saved of alarms goes on behind its end")
+
+
+def _kept(machine: Machine) -> Kept:
+    raised = machine.raised
+    return (
+        int(machine.state),
+        machine.deadline,
+        tuple(machine.arrivals),
+        None if machine.found is None else wire.encode_view(machine.found),
+        None if raised is None else (raised.timestamp, raised.token, raised.ack),
+    )
+
+
+def _machine(kept: Kept, is_shown: bool = True) -> Machine:
+    """The machine; what it found is left out where it isn't to be shown."""
+    state, deadline, arrivals, found, raised = kept
+    return Machine(
+        State(state),
+        deadline,
+        arrivals,
+        wire.decode(found) if found is not None and is_shown else None,
+        None if raised is None else Raised(*raised),
+    )
 
 
 def _alarm(entry: Entry, machine: Machine) -> Alarm:

@@ -267,6 +267,7 @@ def found(desk: Desk, wanted: Wanted = EVERYTHING, after: str = "") -> dict[str,
     return {
         key: [alarm["type"] for alarm in alarms]
         for key, alarms in desk.registry.find(wanted, after)
+        if alarms
     }
 
 
@@ -337,7 +338,8 @@ def test_an_alarm_of_a_key_that_the_rule_is_no_longer_for_is_cleared() -> None:
     desk.see("T:b", busy=1)
     desk.kinds()
     desk.take_on(rule(table="T:b"))
-    assert (desk.kinds(), found(desk)) == ([Kind.CLEARED, Kind.CHANGED], {"T:b": ["busy"]})
+    assert sorted(desk.kinds()) == [Kind.CHANGED, Kind.CLEARED]
+    assert found(desk) == {"T:b": ["busy"]}
 
 
 # ---- snapshots -----------------------------------------------------------------------------------
