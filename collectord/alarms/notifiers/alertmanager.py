@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
 from collectord.alarms.notification import Kind, Notification
@@ -23,6 +23,9 @@ from collectord.alarms.notifiers.delivery import Deliveries, Delivery, Failed, R
 from collectord.alarms.notifiers.http import Poster, addresses
 from collectord.clock import now
 from collectord.settings import Settings
+
+if TYPE_CHECKING:
+    from collectord.alarms.rules import Rule
 
 PATH = "/api/v2/alerts"
 LASTS = 4
@@ -59,14 +62,44 @@ def make(settings: Settings, hostname: str) -> Alertmanager:
 
 
 class Alert:
-    """One alarm, for as long as somebody must be told of it."""
+    """One alarm, for as long as somebody must be told of it.
 
-    __slots__ = ("__weakref__", "ended", "notification")
+    What is told is kept as the JSON that is sent again and again, not as maps: of many alarms those
+    would keep Python's garbage collector busy.
+    """
+
+    __slots__ = ("__weakref__", "_start", "_text", "ended", "rule")
 
     def __init__(self, notification: Notification) -> None:
-        self.notification = notification
         self.ended: int | None = None
         """When it was cleared, microseconds since the Unix epoch; None while it is raised."""
+        self.tell(notification)
+
+    def tell(self, notification: Notification) -> None:
+        """Take on what the notification says of it."""
+        self.rule = notification.rule
+        told = {
+            "labels": labels_of(notification),
+            "annotations": annotations_of(notification),
+        }
+        self._text = json.dumps(told).encode()
+        self._start = int(notification.alarm["timestamp"])
+
+    def is_of(self, rule: Rule) -> bool:
+        """Whether it is the same alert where its rule is this one now: for Alertmanager an alert is
+        its labels, and those may change with the rules file."""
+        same = self.rule
+        return same is rule or (same.severity == rule.severity and same.labels == rule.labels)
+
+    def as_json(self, until: int) -> bytes:
+        """The alert as Alertmanager reads it, which ends ``until``, in microseconds, if nobody
+        sends it again."""
+        end = until if self.ended is None else self.ended
+        times = {
+            "startsAt": _rfc3339(self._start),
+            "endsAt": _rfc3339(max(self._start, end)),  # a clock may be set back
+        }
+        return self._text[:-1] + b", " + json.dumps(times).encode()[1:]
 
 
 class Alertmanager(Deliveries):
@@ -85,7 +118,7 @@ class Alertmanager(Deliveries):
         notification = notification._replace(alarm=message.shortened(notification.alarm)[0])
         identity = (notification.key, notification.rule.name)
         alert = self._alerts.get(identity)
-        if alert is not None and not _is_same_alert(alert.notification, notification):
+        if alert is not None and not alert.is_of(notification.rule):
             self._end(alert, notification.time)
             alert = None
         if alert is None:
@@ -94,7 +127,8 @@ class Alertmanager(Deliveries):
                     target.receiver.dropped(1, f"more than {self._most} of them are raised")
                 return
             alert = self._alerts[identity] = Alert(notification)
-        alert.notification = notification
+        else:
+            alert.tell(notification)
         if notification.kind is Kind.CLEARED:
             self._end(alert, notification.time)
         else:
@@ -229,7 +263,7 @@ class Target(Delivery[_Due]):
         held = 0
         until = now() + round(LASTS * self._interval * 1_000_000)
         for number, (alert, _) in enumerate(items, start=1):
-            texts.append(json.dumps(as_alert(alert, until)).encode())
+            texts.append(alert.as_json(until))
             held += len(texts[-1])
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -246,27 +280,6 @@ class Target(Delivery[_Due]):
 def _first_until(told: OrderedDict[Alert, float], until: float) -> list[Alert]:
     """The first of those that are due then, at most as many as go into a request."""
     return [alert for alert, due in islice(told.items(), PIECE) if due <= until]
-
-
-def _is_same_alert(one: Notification, other: Notification) -> bool:
-    """For Alertmanager an alert is its labels, and those may change with the rules file."""
-    return one.rule is other.rule or (
-        one.rule.severity == other.rule.severity and one.rule.labels == other.rule.labels
-    )
-
-
-def as_alert(alert: Alert, until: int) -> dict[str, Any]:
-    """An alert as Alertmanager reads it, which ends ``until``, in microseconds, if nobody sends it
-    again."""
-    notification = alert.notification
-    start = notification.alarm["timestamp"]
-    end = until if alert.ended is None else alert.ended
-    return {
-        "labels": labels_of(notification),
-        "annotations": annotations_of(notification),
-        "startsAt": _rfc3339(start),
-        "endsAt": _rfc3339(max(start, end)),  # a clock may be set back
-    }
 
 
 def labels_of(notification: Notification) -> dict[str, str]:
