@@ -4,23 +4,24 @@
 
 #include <string.h>
 
-static void put(struct partition *partition, struct change_list *list, struct change change)
+static void put(struct partition *partition, unsigned list, struct change change)
 {
-    size_t wanted = list->count + 1;
-    if (wanted > CHANGE_LIMIT ||
-        memory_reserve(partition->memory, &list->changes, sizeof *list->changes, &list->capacity,
-                       wanted)) {
-        partition->counters.changes_dropped++;
+    struct change_list *to = &partition->lists[list];
+    size_t wanted = to->count + 1;
+    if (wanted > CHANGE_LIMIT || memory_reserve(partition->memory, &to->changes,
+                                                sizeof *to->changes, &to->capacity, wanted)) {
+        struct partition_counters *counters = &partition->counters;
+        ++*(list == OBSERVED ? &counters->observed_dropped : &counters->changes_dropped);
         return;
     }
-    list->changes[list->count++] = change;
+    to->changes[to->count++] = change;
 }
 
 void partition_note(struct partition *partition, unsigned lists, uint32_t key, uint32_t what)
 {
-    for (unsigned at = 0; at < LISTS; at++)
-        if (lists & partition->watching & 1u << at)
-            put(partition, &partition->lists[at], (struct change){key, what});
+    for (unsigned list = 0; list < LISTS; list++)
+        if (lists & partition->watching & 1u << list)
+            put(partition, list, (struct change){key, what});
 }
 
 void partition_note_series(struct partition *partition, uint32_t metric, struct series *series,
@@ -28,19 +29,19 @@ void partition_note_series(struct partition *partition, uint32_t metric, struct 
 {
     if (!partition->watching)
         return;
-    if ((series->stamp & ~(ROUND - 1u)) != partition->stamp) {
-        series->stamp = partition->stamp;
+    uint32_t what = CHANGE_PROXY | metric << 8;
+    if (series->stamps[ANNOUNCED] != partition->rounds[ANNOUNCED]) {
+        series->stamps[ANNOUNCED] = partition->rounds[ANNOUNCED];
         series->changed = 0;
     }
-    uint32_t what = CHANGE_PROXY | metric << 8;
     unsigned fresh = announced & ~(unsigned)series->changed;
     series->changed |= announced;
     for (unsigned at = 0; fresh >> at; at++)
         if (fresh & 1u << at)
-            partition_note(partition, ANNOUNCED, series->key, what | at);
-    if (observed && !(series->stamp & OBSERVED)) {
-        series->stamp |= OBSERVED;
-        partition_note(partition, OBSERVED, series->key, what | ALL_OBSERVED);
+            partition_note(partition, TO_ANNOUNCED, series->key, what | at);
+    if (observed && series->stamps[OBSERVED] != partition->rounds[OBSERVED]) {
+        series->stamps[OBSERVED] = partition->rounds[OBSERVED];
+        partition_note(partition, TO_OBSERVED, series->key, what | ALL_OBSERVED);
     }
 }
 
@@ -87,27 +88,22 @@ void partition_recycle(struct partition *partition)
         keys_recycle(&partition->keys, partition->memory);
 }
 
-static struct change_list *list_of(struct partition *partition, unsigned list)
-{
-    return &partition->lists[list >> 1]; /* ANNOUNCED is 1, OBSERVED 2 */
-}
-
 size_t partition_change_count(const struct partition *partition, unsigned list)
 {
-    return partition->lists[list >> 1].count;
+    return partition->lists[list].count;
 }
 
 /* A list was taken: what changes from now on is noted again. */
 static void end_round(struct partition *partition, unsigned list)
 {
-    list_of(partition, list)->count = 0;
-    partition->stamp += ROUND;
+    partition->lists[list].count = 0;
+    partition->rounds[list]++;
     partition_recycle(partition);
 }
 
 void partition_watch(struct partition *partition, unsigned list, bool on)
 {
-    partition->watching = on ? partition->watching | list : partition->watching & ~list;
+    partition->watching = on ? partition->watching | 1u << list : partition->watching & ~(1u << list);
     end_round(partition, list);
 }
 
@@ -174,7 +170,7 @@ void partition_take_changes(struct partition *partition, unsigned list,
                             const struct text *prefixes, size_t prefix_count,
                             struct msgpack_writer *writer)
 {
-    const struct change_list *taken = list_of(partition, list);
+    const struct change_list *taken = &partition->lists[list];
     size_t opened = msgpack_open_array(writer);
     uint32_t written = 0;
     for (size_t at = 0; at < taken->count; at++) {

@@ -7,7 +7,7 @@
 int partition_init(struct partition *partition, struct memory *memory, struct limits *limits,
                    uint64_t seed)
 {
-    *partition = (struct partition){.memory = memory, .limits = limits, .stamp = ROUND};
+    *partition = (struct partition){.memory = memory, .limits = limits, .rounds = {1, 1}};
     if (pthread_mutex_init(&partition->lock, NULL))
         return -1;
     keys_init(&partition->keys);
@@ -182,7 +182,7 @@ static int plan(struct partition *partition, const struct metric *wanted, uint32
  * the numbers are about to mean something else. */
 static int name_changes(struct partition *partition)
 {
-    struct change_list *announced = &partition->lists[0];
+    struct change_list *announced = &partition->lists[ANNOUNCED];
     for (size_t at = 0; at < announced->count; at++) {
         struct change *change = &announced->changes[at];
         if (change->what & CHANGE_PROXY) {
@@ -198,7 +198,7 @@ static int name_changes(struct partition *partition)
 static void end_series(struct partition *partition, const struct metric *metric,
                        const struct series *series, const struct metric *then, uint32_t number)
 {
-    for (unsigned at = 0; at < metric->algorithm_count && partition->watching & ANNOUNCED; at++) {
+    for (unsigned at = 0; at < metric->algorithm_count && partition->watching & TO_ANNOUNCED; at++) {
         bool stays = false;
         for (unsigned now = 0; then && now < then->algorithm_count; now++)
             stays = stays || algorithm_same(&metric->algorithms[at], &then->algorithms[now]);
@@ -208,7 +208,7 @@ static void end_series(struct partition *partition, const struct metric *metric,
         if (name == NONE)
             partition->counters.changes_dropped++;
         else
-            partition_note(partition, ANNOUNCED, series->key, name);
+            partition_note(partition, TO_ANNOUNCED, series->key, name);
     }
 }
 
@@ -352,7 +352,7 @@ int partition_configure(struct partition *partition, const struct metric *wanted
     /* Results that nobody took would be read with the numbers that metrics have from now on. */
     partition->counters.results_dropped += partition->result_count;
     partition->result_count = 0;
-    partition->lists[1].count = 0; /* who observes looks at everything anew (engine.h) */
+    partition->lists[OBSERVED].count = 0; /* who observes looks at everything anew (engine.h) */
     hand_over(partition, &over);
     change_keys(partition, &over);
     drop_old(partition, &over);

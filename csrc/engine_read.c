@@ -240,6 +240,7 @@ struct partition_counters engine_partition_counters(struct engine *engine)
         sum.deleted += partition->counters.deleted;
         sum.results_dropped += partition->counters.results_dropped;
         sum.changes_dropped += partition->counters.changes_dropped;
+        sum.observed_dropped += partition->counters.observed_dropped;
         pthread_mutex_unlock(&partition->lock);
     }
     return sum;

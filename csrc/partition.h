@@ -45,7 +45,7 @@ struct slot {
     uint8_t length; /* 0: absent; up to INLINE_VALUE; LONG_VALUE */
 };
 
-/* What one source told of one struct of one key: 80 bytes with two attributes. */
+/* What one source told of one struct of one key: 88 bytes with two attributes. */
 struct record {
     union { /* the free list runs through the first bytes of a free cell */
         uint32_t free;
@@ -55,7 +55,7 @@ struct record {
     uint32_t source;      /* id */
     uint32_t next;        /* records of the key */
     uint32_t previous;
-    uint32_t stamp;         /* the last round of changes this record is noted in, and its lists */
+    uint32_t stamps[2];     /* the round of each list of changes in which this record is noted */
     unsigned capacity : 15; /* slots there is room for: up to INLINE_SLOTS they stand inside */
     unsigned count : 15;    /* slots in use */
     unsigned swept : 1;     /* it stands in the list of those to be swept */
@@ -77,9 +77,9 @@ enum { CHANGE_LIMIT = 1 << 22, ALL_OBSERVED = 0xff /* algorithms of the metric *
 
 /* Changes are noted in lists, each for one reader who takes it now and then. ANNOUNCED has what
  * protocol.md calls a change; OBSERVED has what somebody asked for by name, quiet steps included.
- * A round lasts until any list is taken; within it, what is noted in a list is not noted there
- * again. */
-enum { ANNOUNCED = 1, OBSERVED = 2, LISTS = 2, ROUND = 1 << LISTS };
+ * A list's round lasts until it is taken; within it, what is noted is not noted there again. */
+enum { ANNOUNCED, OBSERVED, LISTS };
+enum { TO_ANNOUNCED = 1u << ANNOUNCED, TO_OBSERVED = 1u << OBSERVED }; /* sets of lists */
 
 struct change_list {
     struct change *changes;
@@ -110,7 +110,7 @@ struct moment {
 };
 
 struct partition_counters {
-    uint64_t samples, late, closed, deleted, results_dropped, changes_dropped;
+    uint64_t samples, late, closed, deleted, results_dropped, changes_dropped, observed_dropped;
 };
 
 struct partition {
@@ -137,7 +137,7 @@ struct partition {
     size_t sweep_capacity;
     uint32_t sweep_count;
     unsigned watching; /* the lists in which changes are noted */
-    uint32_t stamp;    /* the round, a multiple of ROUND */
+    uint32_t rounds[LISTS];
     struct change_list lists[LISTS];
     const struct observed *observed; /* the engine's; NULL: nothing is */
     struct result *results;

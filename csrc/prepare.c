@@ -150,7 +150,8 @@ static uint32_t make_record(struct partition *partition, const struct record_in 
     record->struct_name = struct_name;
     record->source = source;
     record->capacity = INLINE_SLOTS;
-    record->stamp = partition->stamp - ROUND;
+    for (unsigned list = 0; list < LISTS; list++)
+        record->stamps[list] = partition->rounds[list] - 1;
     names_at(&partition->structs, struct_name)->refs++;
     names_at(&partition->sources, source)->refs++;
     names_at(&partition->sources, source)->tag++;

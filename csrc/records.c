@@ -94,10 +94,13 @@ static void add_sample(struct partition *partition, const struct record_in *in,
 
 static void note_record(struct partition *partition, struct record *record, unsigned lists)
 {
-    if ((record->stamp & ~(ROUND - 1u)) != partition->stamp)
-        record->stamp = partition->stamp;
-    unsigned fresh = lists & partition->watching & ~record->stamp;
-    record->stamp |= fresh;
+    unsigned fresh = 0;
+    for (unsigned list = 0; list < LISTS; list++)
+        if (lists & partition->watching & 1u << list &&
+            record->stamps[list] != partition->rounds[list]) {
+            record->stamps[list] = partition->rounds[list];
+            fresh |= 1u << list;
+        }
     if (fresh)
         partition_note(partition, fresh, record->key->id, record->struct_name);
 }
@@ -105,7 +108,8 @@ static void note_record(struct partition *partition, struct record *record, unsi
 /* The lists that a record belongs on which comes, or of which a value goes: it may be the last. */
 static unsigned struct_lists(const struct partition *partition, const struct record *record)
 {
-    return ANNOUNCED | (names_at(&partition->structs, record->struct_name)->number ? OBSERVED : 0u);
+    return TO_ANNOUNCED |
+           (names_at(&partition->structs, record->struct_name)->number ? TO_OBSERVED : 0u);
 }
 
 /* The lists that a record belongs on if a value becomes that of `in`; NULL: if it goes. */
@@ -113,9 +117,9 @@ static unsigned column_lists(const struct partition *partition, const struct rec
                              const struct slot *slot, const struct attribute_in *in)
 {
     const struct observed_name *observed =
-        partition->watching & OBSERVED ? partition_column_observed(partition, slot->column) : NULL;
+        partition->watching & TO_OBSERVED ? partition_column_observed(partition, slot->column) : NULL;
     if (observed == NULL)
-        return ANNOUNCED;
+        return TO_ANNOUNCED;
     uint32_t length;
     const uint8_t *held = record_value(slot, &length);
     double before, now;
@@ -125,7 +129,7 @@ static unsigned column_lists(const struct partition *partition, const struct rec
                     msgpack_number(in->value, in->value_length, &now, &real) &&
                     !record->shared && /* else the view shows what becomes of several values */
                     !observed_crosses(observed, before, now);
-    return may_wait ? ANNOUNCED : ANNOUNCED | OBSERVED;
+    return may_wait ? TO_ANNOUNCED : TO_ANNOUNCED | TO_OBSERVED;
 }
 
 /* Returns the lists to note it in. */
@@ -176,7 +180,7 @@ static void commit_record(struct partition *partition, struct batch *batch,
     struct record *record = pool_at(&partition->records, in->record);
     unsigned lists =
         in->removes && clear_record(partition, record) ? struct_lists(partition, record) : 0;
-    bool is_new = partition->watching & OBSERVED && is_empty(record);
+    bool is_new = partition->watching & TO_OBSERVED && is_empty(record);
     for (uint32_t at = 0; at < in->count; at++)
         lists |= commit_attribute(partition, in, record, &batch->attributes[in->first + at]);
     if (lists)

@@ -293,7 +293,8 @@ static inline void step_proxy(struct partition *partition, uint32_t number,
                               unsigned at, double value)
 {
     void *state = series_state(algorithm, series);
-    bool observes = partition->watching & OBSERVED && partition->metrics[number].observed & 1u << at;
+    bool observes =
+        partition->watching & TO_OBSERVED && partition->metrics[number].observed & 1u << at;
     struct result before = {0};
     if (observes && series->started & 1u << at)
         algorithm->detector->show(algorithm, state, &before);

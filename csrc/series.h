@@ -1,9 +1,9 @@
 /* series.h: one metric of one key, in a ring of 8 periods, and the algorithms that run on it.
  *
  *     struct series | state of each algorithm | bin 0 ... bin 7 | extremes 0 ... 7 | lanes
- *     \_ 40 bytes _/ \_ 8 alone, 40 with EWM _/ \_ 128 bytes __/ \__ only where a reducer needs __/
+ *     \_ 48 bytes _/ \_ 8 alone, 40 with EWM _/ \_ 128 bytes __/ \__ only where a reducer needs __/
  *
- * All series of a metric have the same layout and lie side by side in a pool (216 bytes each for
+ * All series of a metric have the same layout and lie side by side in a pool (224 bytes each for
  * AggProxySum and AggProxySumAnomalyEWM01 together). Several algorithms share the one ring.
  *
  *     closed <|  next ........ newest ....... next + 7  |> a sample out here closes `next`
@@ -64,7 +64,7 @@ struct series {
     uint32_t newest;  /* the newest period with samples; before `next`: none is open */
     uint32_t carry;   /* the last arrival for periods before `next`, or when it awoke */
     uint32_t arrival; /* the last arrival of all */
-    uint32_t stamp;   /* the round of changes that `changed` speaks of, and its lists */
+    uint32_t stamps[2]; /* the rounds of changes that `changed` speaks of, and it is observed in */
     uint16_t live;
     uint16_t started;
     uint16_t changed;

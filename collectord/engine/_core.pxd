@@ -89,7 +89,7 @@ cdef extern from "partition.h":
         pass
 
     cdef struct partition_counters:
-        uint64_t samples, late, closed, deleted, results_dropped, changes_dropped
+        uint64_t samples, late, closed, deleted, results_dropped, changes_dropped, observed_dropped
 
     cdef struct partition:
         keys keys

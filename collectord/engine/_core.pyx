@@ -623,6 +623,7 @@ cdef class Engine:
             "proxies_deleted": sums.deleted,
             "results_dropped": sums.results_dropped,
             "changes_dropped": sums.changes_dropped,
+            "observed_dropped": sums.observed_dropped,
             "aggtypes_dropped": own.aggtypes_dropped,
         }
         for row, name in enumerate(_OUTCOMES):

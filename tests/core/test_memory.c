@@ -442,7 +442,7 @@ static void live(struct story *story, unsigned first, unsigned end)
 static uint64_t dropped(struct story *story)
 {
     struct partition_counters counters = engine_partition_counters(&story->engine);
-    return counters.changes_dropped + counters.results_dropped;
+    return counters.changes_dropped + counters.observed_dropped + counters.results_dropped;
 }
 
 static void end_story(struct story *story)
