@@ -142,7 +142,9 @@ class Collector:
             undo.callback(self.access.close)
             self._load(undo)
             self._bind(context, undo)
-            self.alarms.take_on(settings, _rules(settings))
+            rules = _rules(settings)
+            self.alarms.prepare(settings, rules)
+            self.alarms.take_on(settings, rules)
             undo.pop_all()
         self._pulse = Pulse({"ingest": lambda: self.ingest.turns, "clock": lambda: self._ticks})
 
@@ -351,6 +353,7 @@ class Collector:
         try:
             settings = self.settings.reload()
             rules = _rules(settings)
+            self.alarms.prepare(settings, rules)
             if RIGHTS["stream"] in self.access.reload(settings):
                 self.stream.disconnect_all()  # who may still watch comes back
         except ConfigurationError as error:
@@ -363,8 +366,10 @@ class Collector:
     def _take_on(self, settings: Settings, rules: Sequence[Rule]) -> None:
         changed = self.settings.changed(settings)
         metrics = proxies.parse_proxy_list(settings.text("DEFAULT.uve_proxy_list"))
-        self.engine.configure(proxies.specifications(metrics), _lateness(settings))
-        self.alarms.take_on(settings, rules)
+        is_other = metrics != self.metrics or _lateness(settings) != _lateness(self.settings)
+        if is_other:
+            self.engine.configure(proxies.specifications(metrics), _lateness(settings))
+        self.alarms.take_on(settings, rules, is_other)
         self.state.configure(settings)
         logs.set_level(settings.text("DEFAULT.log_level"))
         self.settings, self.metrics = settings, metrics

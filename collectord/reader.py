@@ -49,9 +49,13 @@ class Reader:
         """The merged view of a key, or None where there is no such key."""
         return self._merged(key, filters, self._own(key))
 
+    def is_large(self, key: str) -> bool:
+        """Whether so many sources tell of the key that others would wait for it."""
+        return self._engine.record_count(key) > RECORDS_AT_ONCE
+
     async def fair_view(self, key: str, filters: Filters = NO_FILTERS) -> views.View | None:
         """``view``, on a thread where so many sources tell of the key that others would wait."""
-        if self._engine.record_count(key) <= RECORDS_AT_ONCE:
+        if not self.is_large(key):
             return self.view(key, filters)
         return await self.walk(self._merged, key, filters, self._own(key))
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from collectord import logs, views, wire
 from collectord.alarms import observed, registry
-from collectord.alarms.evaluation import CompiledRule, compile_rule
+from collectord.alarms.evaluation import CompiledRule, OrList, compile_rule
 from collectord.alarms.machine import Moment, State
 from collectord.alarms.notification import Notification, Notifier
 from collectord.alarms.registry import Entry, Registry
@@ -29,7 +29,6 @@ from collectord.alarms.rules import Rule
 from collectord.clock import Clock
 from collectord.engine import Engine
 from collectord.reader import Reader
-from collectord.requests import Operation
 from collectord.views import Filters
 
 log = logging.getLogger(__name__)
@@ -46,6 +45,13 @@ STARVED = 0.7
 """Where less of the time that evaluation takes is the processor's, others want it as well."""
 SWEEP_AGAIN = 5.0
 """Seconds between two sweeps because there was no room for all alarms before."""
+PREFIXES = 256
+"""With more tables than these all that is observed is taken, and sorted out afterwards."""
+SLOW = 0.01
+"""Seconds; a UVE whose evaluation took longer is evaluated on a thread from then on."""
+SLOW_KEYS = 10_000
+LONGEST_REST = 1.0
+"""Seconds that others have after an evaluation that took long."""
 SWEPT_AT_ONCE = 5_000
 """Keys that a sweep over all UVEs asks for at once."""
 GROUPS = 10_000
@@ -95,6 +101,11 @@ class Alarms:
         self._counters: Counter[str] = Counter(alarm_evaluations=0, alarm_sweeps=0)
         self._entries: list[Entry] = []
         self._groups: dict[tuple[str, object], _Group] = {}
+        self._rules: Sequence[Rule] = ()
+        self._generation = 0
+        """Of the rules: they may change while a UVE is read."""
+        self._slow: dict[str, None] = {}
+        self._tables: list[str] = []
         self._prefixes: list[str] = []
         self._pending: dict[str, tuple[int, set[str] | None]] = {}
         """Since when a key waits, and which of its structs changed; None: any may have."""
@@ -104,6 +115,8 @@ class Alarms:
         """When changes of each were taken last."""
         self._swept = 0
         """When the last sweep was begun."""
+        self._is_stale = False
+        """Another sweep is to be begun."""
         self._sweep: Iterator[Sequence[str]] | None = None
         self._is_starved = False
         self._returning: set[str] = set()
@@ -115,20 +128,32 @@ class Alarms:
 
     # ---- rules and state -----------------------------------------------------------------------
 
-    def take_on(self, rules: Iterable[Rule]) -> None:
-        """Go by these rules from now on; all UVEs are evaluated anew."""
+    def take_on(self, rules: Iterable[Rule], is_configured: bool = True) -> None:
+        """Go by these rules from now on; all UVEs are evaluated anew, unless they are the same as
+        before and the engine was not configured meanwhile."""
+        rules = tuple(rules)
+        if rules == self._rules and not is_configured:
+            return
+        self._rules = rules
+        self._generation += 1
         self._entries = [Entry(compile_rule(rule)) for rule in rules if rule.enabled]
         self._names = observed.names(entry.compiled for entry in self._entries)
         self.registry.take_on(self._entries, self._moment())
         self._groups.clear()
-        tables = {table for entry in self._entries for table in entry.compiled.tables}
-        self._prefixes = [f"{table}:" for table in sorted(tables)]
+        self._tables = sorted({table for entry in self._entries for table in entry.compiled.tables})
+        self._prefixes = [f"{table}:" for table in self._tables]
+        if len(self._prefixes) > PREFIXES:
+            self._prefixes = [""]
         self.look_at_all()
         self._publish_changed()
 
     def look_at_all(self) -> None:
         """Evaluate every UVE anew, beside those that change; after ``Engine.configure``, too."""
         self._engine.observe(self._names)
+        self._begin_sweep()
+
+    def _begin_sweep(self) -> None:
+        self._is_stale = False
         self._sweep = self._all_keys()
         self._swept = self._clock.steady()
         self._counters["alarm_sweeps"] += 1
@@ -181,15 +206,18 @@ class Alarms:
         loop = asyncio.get_running_loop()
         while True:
             begun = loop.time()
-            if self._has_lost_changes():
-                self.look_at_all()
-            await self._evaluate_what_waits()
-            await asyncio.sleep(max(begun + INTERVAL - loop.time(), 0))
+            self._is_stale = self._has_lost_changes() or self._is_stale
+            if self._is_stale and self._sweep is None:  # one that is under way goes on first
+                self._begin_sweep()
+            took = await self._evaluate_what_waits()
+            # What can't be divided may have taken more than its share: others have theirs now.
+            rest = min(took * (INTERVAL / self._allowed() - 1), LONGEST_REST)
+            await asyncio.sleep(max(begun + INTERVAL - loop.time(), rest))
 
     def _has_lost_changes(self) -> bool:
         """Whether views may have changed, or room was made, without a word about any UVE."""
         aggtypes, before = self._engine.aggtypes(), self._aggtypes
-        dropped = self._engine.counters()["changes_dropped"]
+        dropped = self._engine.counters()["observed_dropped"]
         has_room = (
             self.registry.was_full
             and not self.registry.is_full
@@ -200,8 +228,8 @@ class Alarms:
         self._aggtypes, self._dropped, lost = aggtypes, dropped, dropped != self._dropped
         return lost or has_room or observed.is_touched(self._names, before, aggtypes)
 
-    async def _evaluate_what_waits(self) -> None:
-        """Evaluate what has changed, for as long as one look may take."""
+    async def _evaluate_what_waits(self) -> float:
+        """Evaluate what has changed, for as long as one look may take; returns how long it did."""
         took = worked = 0.0
         begun, processor_begun = time.monotonic(), time.thread_time()
         untaken = iter(self._next_partitions())
@@ -216,8 +244,9 @@ class Alarms:
                 await asyncio.sleep(0)
                 begun, processor_begun = time.monotonic(), time.thread_time()
         if not self._returning:
-            await self._see_to_timers()
+            self._see_to_timers()
         self._publish_changed()
+        return took + time.monotonic() - begun
 
     def _allowed(self) -> float:
         """Seconds that a look may take, as far as can be said now."""
@@ -246,10 +275,12 @@ class Alarms:
                 return True
         return await self._sweep_on()
 
-    async def _see_to_timers(self) -> None:
-        """Let timers run out, and show in an alarm what holds when it is raised."""
+    def _see_to_timers(self) -> None:
+        """Let UVEs wait whose timers have run out: an alarm shows what holds when it is raised."""
+        now = self._clock.steady()
         for key in self.registry.due(self._moment()):
-            await self._evaluate(key, None)
+            since, _ = self._pending.get(key, (now, None))
+            self._pending[key] = (since, None)
 
     async def _evaluate_next(self) -> None:
         key = next(iter(self._pending))
@@ -264,11 +295,28 @@ class Alarms:
             entries = [entry for entry in entries if entry.compiled.wants(key)]
         if not entries:
             return
-        view = await self._reader.fair_view(key, group.filters)
-        if view is None and not self.registry.has(key):
-            return
+        generation, begun = self._generation, time.monotonic()
+        if key in self._slow or self._reader.is_large(key):
+            found = await self._reader.walk(self._found, key, entries, group.filters)
+        else:
+            found = self._found(key, entries, group.filters)
+        if generation != self._generation:
+            return  # a sweep looks again, by the rules there are now
+        if time.monotonic() - begun > SLOW:
+            if len(self._slow) >= SLOW_KEYS:
+                self._slow.clear()
+            self._slow[key] = None
         self._counters["alarm_evaluations"] += len(entries)
-        self.registry.evaluate(key, entries, view, self._moment())
+        self.registry.evaluate(key, zip(entries, found, strict=True), self._moment())
+
+    def _found(
+        self, key: str, entries: Sequence[Entry], filters: Filters
+    ) -> Sequence[OrList | None]:
+        """What each rule finds on a UVE: nothing where it is gone. For any thread."""
+        view = self._reader.view(key, filters)
+        if view is None:
+            return [None] * len(entries)
+        return [entry.holds(view) for entry in entries]
 
     def _group(self, table: str, structs: set[str] | None) -> _Group:
         which: object = None if structs is None else frozenset(structs)
@@ -296,7 +344,10 @@ class Alarms:
     async def _sweep_on(self) -> bool:
         """Let the next of all UVEs wait, too; False where there are no more."""
         while self._sweep is not None and not self._pending:
-            keys = await self._reader.walk(next, self._sweep, None)
+            sweep = self._sweep
+            keys = await self._reader.walk(next, sweep, None)
+            if self._sweep is not sweep:
+                continue  # another one was begun meanwhile
             if keys is None:
                 self._sweep = None
                 break
@@ -306,9 +357,9 @@ class Alarms:
 
     def _all_keys(self) -> Iterator[Sequence[str]]:
         yield self.registry.held_keys()
-        for prefix in self._prefixes:
+        for table in self._tables:
             after = ""
-            while keys := self._engine.keys(table=prefix[:-1], after=after, limit=SWEPT_AT_ONCE):
+            while keys := self._engine.keys(table=table, after=after, limit=SWEPT_AT_ONCE):
                 yield keys
                 after = keys[-1]
 
@@ -367,12 +418,6 @@ class Alarms:
         return problems + [
             problem for notifier in self._notifiers for problem in notifier.problems()
         ]
-
-    def operations(self, reply_size: int) -> Mapping[str, Operation]:
-        """What is answered on the query socket."""
-        from collectord.alarms.asking import operations
-
-        return operations(self, reply_size)
 
     def _moment(self) -> Moment:
         return Moment(self._clock.steady(), self._clock.wall(), _token)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from collectord import wire
 from collectord.alarms.registry import StaleTokenError, UnknownAlarmError, Wanted
-from collectord.alarms.rules import SEVERITIES
-from collectord.requests import Operation, Reply, Request, limit_of, part_size, text
+from collectord.requests import Reply, Request, limit_of, part_size, text
 from collectord.views import Filters
 from collectord.wire import WireError
 
@@ -23,20 +22,12 @@ GIVE_WAY = 500
 """UVEs that are looked at before others on the loop have their turn."""
 
 
-def operations(alarms: Alarms, reply_size: int) -> Mapping[str, Operation]:
-    """The operations, whose pages have about ``reply_size`` bytes at most."""
-    return {
-        "alarms": functools.partial(_find, alarms, reply_size),
-        "ack": functools.partial(_acknowledge, alarms),
-    }
-
-
-async def _find(alarms: Alarms, reply_size: int, request: Request) -> Reply:
+async def find(alarms: Alarms, reply_size: int, request: Request) -> Reply:
     """``alarms``: key to what is raised there, in key order."""
     wanted = Wanted(
-        tables=_list(request, "tablefilt", str, "tables, as in 'ObjectVNTable'"),
+        tables=_set(request, "tablefilt", _is_table, "tables, as in 'ObjectVNTable'"),
         patterns=Filters.from_request({"kfilt": request.get("kfilt")}).kfilt,
-        severities=_list(request, "severity", int, f"numbers from 0 to {len(SEVERITIES) - 1}"),
+        severities=_set(request, "severity", _is_severity, "0 critical, 1 major, 2 minor"),
         ack=_flag(request, "ackfilt"),
     )
     limit = limit_of(request, "alarms", LIMIT)
@@ -58,7 +49,7 @@ async def _find(alarms: Alarms, reply_size: int, request: Request) -> Reply:
         await asyncio.sleep(0)
 
 
-async def _acknowledge(alarms: Alarms, request: Request) -> Reply:
+def acknowledge(alarms: Alarms, request: Request) -> Reply:
     """``ack``: somebody has seen that alarm, which is answered as it is now."""
     key, name, token = (text(request, field, required=True) for field in ("key", "type", "token"))
     try:
@@ -75,15 +66,25 @@ async def _acknowledge(alarms: Alarms, request: Request) -> Reply:
         ) from error
 
 
-def _list(request: Request, name: str, kind: type, meaning: str) -> tuple[Any, ...]:
-    """A field that is one of a kind, or a list of them."""
+def _is_table(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_severity(value: Any) -> bool:
+    return type(value) is int and 0 <= value < len(wire.SEVERITIES)
+
+
+def _set(
+    request: Request, name: str, is_right: Callable[[Any], bool], meaning: str
+) -> frozenset[Any]:
+    """A field that is one value, or a list of some."""
     value = request.get(name)
     if value is None or value == "":
-        return ()
+        return frozenset()
     values = value if isinstance(value, list) else [value]
-    if any(type(each) is not kind for each in values):
+    if not all(map(is_right, values)):
         raise WireError("bad_request", f"{name} is {value!r:.80}; it is one or a list of {meaning}")
-    return tuple(values)
+    return frozenset(values)
 
 
 def _flag(request: Request, name: str) -> bool | None:

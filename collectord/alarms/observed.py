@@ -71,5 +71,5 @@ def _proxy_names(
         yield f"{struct}.staging", None
     if len(rest) == 2 and rest[0] == "value" and rest[1] in FIELDS:
         yield f"{struct}.{FIELDS[rest[1]]}", thresholds
-    elif rest[:2] != ["value", "staging"]:
+    else:  # the close of a period takes its staging away, too
         yield f"{struct}.value", None

@@ -34,8 +34,12 @@ Kept: TypeAlias = "tuple[int, int, tuple[int, ...], bytes | None, tuple[int, str
 looks at lists and maps again and again, at a hundred thousand alarms for a second each time; of
 these it looks at none."""
 
+BYTES_EACH = 4096
+"""What each of the machines that may be held has found, on the average, at most."""
 FORMAT = 1
 """Of what a snapshot holds."""
+DUE = 5_000
+"""UVEs that are due at once, at most; the others are a moment later."""
 STALE_DEADLINES = 10_000
 """Deadlines that nothing waits for any more are left in the queue, up to about so many."""
 
@@ -112,7 +116,7 @@ class Captured:
 
 
 class Registry:
-    """The machines of all UVEs, at most ``limit`` of them.
+    """The machines of all UVEs, at most ``limit`` of them, and ``BYTES_EACH`` times as many bytes.
 
     ``tell`` hears of each alarm that is raised, changed, acknowledged, cleared, or brought back.
     """
@@ -127,6 +131,8 @@ class Registry:
         )
         self.held = 0
         """Machines, those of alarms that are not raised (yet) among them."""
+        self.bytes = 0
+        """Of what they found."""
         self.states: Counter[State] = Counter()
         self.acknowledged = 0
         self.version = 0
@@ -145,18 +151,17 @@ class Registry:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are as many machines as there may be."""
-        return self.held >= self._limit
+        """Whether there are as many machines as there may be, or what they found is too much."""
+        return self.held >= self._limit or self.bytes >= self._limit * BYTES_EACH
 
     # ---- what happens --------------------------------------------------------------------------
 
     def evaluate(
-        self, key: str, entries: Iterable[Entry], view: views.View | None, moment: Moment
+        self, key: str, seen: Iterable[tuple[Entry, OrList | None]], moment: Moment
     ) -> None:
-        """See which of a UVE's rules hold in its view; none does where the UVE is gone."""
+        """Take on what was seen of a UVE: for each rule what it found, None where nothing holds."""
         held = self._machines.get(key)
-        for entry in entries:
-            found = None if view is None else entry.holds(view)
+        for entry, found in seen:
             kept = None if held is None else held.get(entry.name)
             if found is None and kept is None:
                 continue
@@ -167,9 +172,9 @@ class Registry:
                 held = self._machines.get(key)
 
     def due(self, moment: Moment) -> list[str]:
-        """The UVEs of which a timer has run out: they are to be evaluated now."""
+        """UVEs of which a timer has run out: they are to be evaluated now. Of many, the first."""
         keys: dict[str, None] = {}
-        while self._deadlines and self._deadlines[0][0] <= moment.steady:
+        while self._deadlines and self._deadlines[0][0] <= moment.steady and len(keys) < DUE:
             deadline, key, name = heapq.heappop(self._deadlines)
             kept = self._machines.get(key, {}).get(name)
             if kept is not None and kept[1] == deadline:
@@ -219,7 +224,7 @@ class Registry:
     def _set(self, key: str, entry: Entry, before: Machine, after: Machine, moment: Moment) -> None:
         if after is before:
             return
-        if before is IDLE and self.held >= self._limit:
+        if before is IDLE and self.is_full:
             self.counters["alarms_refused"] += 1
             self.was_full = True
             return
@@ -239,13 +244,15 @@ class Registry:
         self.version += 1
         held = self._machines.setdefault(key, {})
         if before is not IDLE:
+            self.bytes -= len(held[name][3] or b"")
             self.held -= 1
             self.states[before.state] -= 1
             self.acknowledged -= before.raised is not None and before.raised.ack
         if after == IDLE:
             held.pop(name, None)
         else:
-            held[name] = _kept(after)
+            held[name] = kept = _kept(after)
+            self.bytes += len(kept[3] or b"")
             self.held += 1
             self.states[after.state] += 1
             self.acknowledged += after.raised is not None and after.raised.ack

@@ -22,6 +22,7 @@ from collectord.wire import WireError
 
 if TYPE_CHECKING:
     from collectord.alarms.alarms import Alarms, Publish
+    from collectord.alarms.notification import Notifier
     from collectord.alarms.rules import Rule
 
 log = logging.getLogger(__name__)
@@ -69,18 +70,28 @@ class AlarmRoom:
         self._clock = clock
         self._publish = publish
         self._is_busy = is_busy
+        self._notifiers: Sequence[Notifier] | None = None
         self._moved_in = asyncio.Event()
+        self._is_over = False
 
-    def take_on(self, settings: Settings, rules: Sequence[Rule]) -> None:
-        """Go by these rules, after the engine was configured. Raises ConfigurationError."""
+    def prepare(self, settings: Settings, rules: Sequence[Rule]) -> None:
+        """See that these rules can be gone by; nothing else changes. Raises ConfigurationError."""
+        if rules and self._notifiers is None:
+            from collectord.alarms import notifiers
+
+            self._notifiers = notifiers.build(settings, settings.text("DEFAULT.hostname"))
+
+    def take_on(
+        self, settings: Settings, rules: Sequence[Rule], is_configured: bool = True
+    ) -> None:
+        """Go by rules that were prepared for; ``is_configured`` where the engine was, too."""
         if self.alarms is not None:
-            self.alarms.take_on(rules)
+            self.alarms.take_on(rules, is_configured)
         elif rules:
             self.alarms = self._begin(settings, rules)
             self._moved_in.set()
 
     def _begin(self, settings: Settings, rules: Sequence[Rule]) -> Alarms:
-        from collectord.alarms import notifiers
         from collectord.alarms.alarms import Alarms
 
         alarms = Alarms(
@@ -88,7 +99,7 @@ class AlarmRoom:
             rules,
             clock=self._clock,
             limit=settings.integer("LIMITS.alarms"),
-            notifiers=notifiers.build(settings, settings.text("DEFAULT.hostname")),
+            notifiers=self._notifiers or (),
             publish=self._publish,
             is_busy=self._is_busy,
         )
@@ -108,10 +119,13 @@ class AlarmRoom:
         return alarms
 
     async def serve(self) -> None:
-        """Evaluate, once there are rules, until cancelled."""
-        await self._moved_in.wait()
-        assert self.alarms is not None
-        await self.alarms.serve()
+        """Evaluate, once there are rules, until cancelled; nothing changes any more after that."""
+        try:
+            await self._moved_in.wait()
+            assert self.alarms is not None
+            await self.alarms.serve()
+        finally:
+            self._is_over = True
 
     async def finish(self) -> None:
         """Tell what is still to be told, once nothing is evaluated any more."""
@@ -126,12 +140,18 @@ class AlarmRoom:
         async def find(request: Request) -> Reply:
             if self.alarms is None:
                 return {"alarms": {}}
-            return await self.alarms.operations(reply_size)["alarms"](request)
+            from collectord.alarms import asking
+
+            return await asking.find(self.alarms, reply_size, request)
 
         async def acknowledge(request: Request) -> Reply:
             if self.alarms is None:
                 raise WireError("not_found", f"there are no rules of alarms; {OPTION} names none")
-            return await self.alarms.operations(reply_size)["ack"](request)
+            if self._is_over:  # it is saved already
+                raise WireError("overloaded", "the collector is stopping; ask the next one")
+            from collectord.alarms import asking
+
+            return asking.acknowledge(self.alarms, request)
 
         return {"alarms": find, "ack": acknowledge}
 

@@ -63,7 +63,8 @@ class Desk:
     def see(self, key: str = "T:a", **attributes: Any) -> None:
         """Evaluate all rules on a view."""
         view = {"S": attributes} if attributes else None
-        self.registry.evaluate(key, self.entries, view, self.moment())
+        found = [entry.holds(view) if view else None for entry in self.entries]
+        self.registry.evaluate(key, zip(self.entries, found, strict=True), self.moment())
 
     def wait(self, seconds: float, **view: Any) -> None:
         """Time goes on, and what is due is evaluated; views are ``view``."""
