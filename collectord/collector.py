@@ -145,6 +145,7 @@ class Collector:
             rules = _rules(settings)
             self.alarms.prepare(settings, rules)
             self.alarms.take_on(settings, rules)
+            self.state.forget_unclaimed()
             undo.pop_all()
         self._pulse = Pulse({"ingest": lambda: self.ingest.turns, "clock": lambda: self._ticks})
 

@@ -155,6 +155,10 @@ class State:
         self._rooms[kind] = capture
         return self._kept.pop(kind, None)
 
+    def forget_unclaimed(self) -> None:
+        """Let go of what rooms had saved that are not there any more."""
+        self._kept.clear()
+
     def settle(self) -> None:
         """See who is back of the sources of the last run, and give up on the others in the end."""
         if not self.awaited:

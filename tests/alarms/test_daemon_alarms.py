@@ -87,6 +87,13 @@ def all_is_evaluated(daemon: Daemon, source: Source) -> None:
     until(lambda: daemon.uve(key) is None)
 
 
+def await_an_alarm(daemon: Daemon, source: Source) -> None:
+    """Wait until an alarm was raised for what changes now."""
+    key = new_key()
+    source.tell([key, STRUCT, {"cpu": 1e9}])
+    raised(daemon, key)
+
+
 def await_evaluation(daemon: Daemon, count: int) -> None:
     """Wait until there was one after so many."""
     until(lambda: daemon.counter("alarm_evaluations") > count)
@@ -407,6 +414,35 @@ def test_rules_can_come_and_go_by_sighup(tmp_path: Path) -> None:
         rules.path.write_text("[]")
         daemon.signal(signal.SIGHUP)
         until(lambda: alarms(daemon) == {})
+
+
+def test_rules_that_come_with_a_notifier_that_can_not_be_made_change_nothing(
+    tmp_path: Path,
+) -> None:
+    rules = Rules(tmp_path / "rules.json")
+    rules.path.write_text("[]")
+    options = ("--ALARM.webhook=http://127.0.0.1:9/", "--ALARM.webhook_secret_file=/nowhere/secret")
+    with collector(rules, *options) as (daemon, _):
+        rules.write(rule())
+        daemon.signal(signal.SIGHUP)
+        assert "webhook_secret_file" in daemon.await_log("the configuration stays as it was")
+        assert daemon.ask("status")["alarms"] is None
+
+
+def test_old_alarms_do_not_come_back_with_rules_that_come_later(tmp_path: Path) -> None:
+    key = new_key()
+    rules = Rules(tmp_path / "rules.json").write(rule(idle_timer=600))
+    option = f"--SNAPSHOT.directory={tmp_path / 'state'}"
+    with collector(rules, option) as (daemon, source):
+        source.tell([key, STRUCT, {"cpu": 95}])
+        raised(daemon, key)
+        source.tell([key, STRUCT, {"cpu": 5}])
+    rules.path.write_text("[]")
+    with collector(rules, option) as (daemon, source):
+        rules.write(rule(idle_timer=600))
+        daemon.signal(signal.SIGHUP)
+        await_an_alarm(daemon, source)
+        assert key not in alarms(daemon)
 
 
 def test_a_disabled_rule_is_none(rules: Rules) -> None:
