@@ -138,11 +138,11 @@ class Collector:
         with contextlib.ExitStack() as undo:
             # What may be wrong is looked at first, as a load takes its time.
             _check_ports(settings)
+            rules = _rules(settings)
             self.access = Access(settings, context)
             undo.callback(self.access.close)
             self._load(undo)
             self._bind(context, undo)
-            rules = _rules(settings)
             self.alarms.prepare(settings, rules)
             self.alarms.take_on(settings, rules)
             self.state.forget_unclaimed()
@@ -225,6 +225,7 @@ class Collector:
                 reader=self.reader,
                 access=self.access,
             )
+        undo.callback(self.stream.close)
 
     async def serve(self) -> int:
         """Serve until a signal, or a part that fails, says stop; returns the exit code."""
@@ -370,11 +371,12 @@ class Collector:
         is_other = metrics != self.metrics or _lateness(settings) != _lateness(self.settings)
         if is_other:
             self.engine.configure(proxies.specifications(metrics), _lateness(settings))
-        self.alarms.take_on(settings, rules, is_other)
+        about_rules = self.alarms.take_on(settings, rules, is_other)
         self.state.configure(settings)
         logs.set_level(settings.text("DEFAULT.log_level"))
         self.settings, self.metrics = settings, metrics
-        log.log(logs.NOTICE, "reloaded: %s", ", ".join(changed) or "nothing changed")
+        news = ", ".join((*changed, *about_rules)) or "nothing changed"
+        log.log(logs.NOTICE, "reloaded: %s", news)
         for name in changed:
             if name not in RELOADED:
                 log.warning("%s has changed; it takes a restart to follow it", name)

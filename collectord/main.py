@@ -41,11 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _start(arguments: list[str]) -> int:
-    from collectord import access, collector  # The listing and the version need no engine.
+    # The listing and the version need no engine.
+    from collectord import access, collector
+    from collectord.alarms.room import AlarmRoom
 
     try:
         settings = load(arguments, os.environ, collector.CHECKS)
-        if sentences := access.check_addresses(settings):
+        if sentences := [*access.check_addresses(settings), *AlarmRoom.check(settings)]:
             raise ConfigurationError(sentences)
         if "--check_config" in arguments:
             print(settings.configuration_file())

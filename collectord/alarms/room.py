@@ -11,12 +11,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from collectord import logs, snapshot_file
+from collectord import logs, proxies, snapshot_file
 from collectord.clock import Clock
 from collectord.engine import Engine
 from collectord.reader import Structs
 from collectord.requests import Operation, Reply, Request
-from collectord.settings import Settings
+from collectord.settings import ConfigurationError, Settings
 from collectord.state import State
 from collectord.wire import WireError
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OPTION = "ALARM.rules_file"
+TELLING = ("ALARM.alertmanager", "ALARM.webhook", "ALARM.webhook_secret_file", "ALARM.command")
+WARNINGS = 20
+"""Rules that can't hold are named one by one up to so many."""
 PACKAGES = ("httpx", "pydantic")
 """What only alarms need."""
 
@@ -44,10 +47,36 @@ def read_rules(path: str) -> Sequence[Rule]:
     except ModuleNotFoundError as error:
         if error.name not in PACKAGES:
             raise
-        raise ValueError(
-            f"alarms want the package {error.name}: pip install 'collectord[alarms]'"
-        ) from error
-    return rules.read(path)
+        raise ValueError(_wants(error.name)) from error
+    try:
+        return rules.read(path)
+    except rules.RulesError as error:
+        raise rules.RulesError(path, [f"{path}: {each}" for each in error.errors]) from error
+
+
+def _build(settings: Settings) -> Sequence[Notifier]:
+    """The notifiers that the options name. Raises ConfigurationError."""
+    try:
+        from collectord.alarms import notifiers
+    except ModuleNotFoundError as error:
+        if error.name not in PACKAGES:
+            raise
+        raise settings.error(OPTION, _wants(error.name)) from error
+    return notifiers.build(settings, settings.text("DEFAULT.hostname"))
+
+
+def _wants(package: str | None) -> str:
+    return f"alarms want the package {package}: pip install 'collectord[alarms]'"
+
+
+def _news(before: Mapping[str, Rule], now: Mapping[str, Rule]) -> list[str]:
+    counts = {
+        "new": len(now.keys() - before.keys()),
+        "gone": len(before.keys() - now.keys()),
+        "changed": sum(now[name] != before[name] for name in now.keys() & before.keys()),
+    }
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return [f"rules of alarms: {len(now)} ({told})"] if told else []
 
 
 class AlarmRoom:
@@ -73,23 +102,64 @@ class AlarmRoom:
         self._notifiers: Sequence[Notifier] | None = None
         self._moved_in = asyncio.Event()
         self._is_over = False
+        self._rules: Mapping[str, Rule] = {}
+
+    @staticmethod
+    def check(settings: Settings) -> list[str]:
+        """A sentence for each thing that is wrong with how alarms are to be told, rules or not."""
+        if not any(settings.text(option) for option in (OPTION, *TELLING)):
+            return []
+        try:
+            _build(settings)
+        except ConfigurationError as error:
+            return list(error.errors)
+        return []
 
     def prepare(self, settings: Settings, rules: Sequence[Rule]) -> None:
         """See that these rules can be gone by; nothing else changes. Raises ConfigurationError."""
         if rules and self._notifiers is None:
-            from collectord.alarms import notifiers
-
-            self._notifiers = notifiers.build(settings, settings.text("DEFAULT.hostname"))
+            self._notifiers = _build(settings)
 
     def take_on(
         self, settings: Settings, rules: Sequence[Rule], is_configured: bool = True
-    ) -> None:
-        """Go by rules that were prepared for; ``is_configured`` where the engine was, too."""
+    ) -> list[str]:
+        """Go by rules that were prepared for; ``is_configured`` where the engine was, too.
+
+        Returns what is news of them, in some words, if anything.
+        """
+        before, self._rules = self._rules, {rule.name: rule for rule in rules}
         if self.alarms is not None:
             self.alarms.take_on(rules, is_configured)
         elif rules:
             self.alarms = self._begin(settings, rules)
             self._moved_in.set()
+        self._warn(settings)
+        return _news(before, self._rules)
+
+    def _warn(self, settings: Settings) -> None:
+        """Of rules that look at proxy UVEs which nobody makes: they can't hold."""
+        if not self._rules:
+            return
+        from collectord.alarms.rules import impossible
+
+        metrics = proxies.parse_proxy_list(settings.text("DEFAULT.uve_proxy_list"))
+        configured = {
+            metric: [algorithm.name for algorithm in algorithms]
+            for metric, algorithms in metrics.items()
+        }
+        sentences = [
+            sentence
+            for rule in self._rules.values()
+            if rule.enabled
+            for sentence in impossible(rule, configured)
+        ]
+        for sentence in sentences[:WARNINGS]:
+            log.warning("%s: %s", OPTION, sentence)
+        if len(sentences) > WARNINGS:
+            log.warning(
+                "%d more of the rules can't hold; `collectorctl rules check --live` names them",
+                len(sentences) - WARNINGS,
+            )
 
     def _begin(self, settings: Settings, rules: Sequence[Rule]) -> Alarms:
         from collectord.alarms.alarms import Alarms

@@ -421,8 +421,12 @@ def test_rules_that_come_with_a_notifier_that_can_not_be_made_change_nothing(
 ) -> None:
     rules = Rules(tmp_path / "rules.json")
     rules.path.write_text("[]")
-    options = ("--ALARM.webhook=http://127.0.0.1:9/", "--ALARM.webhook_secret_file=/nowhere/secret")
+    secret = tmp_path / "secret"
+    secret.write_text("x" * 32)
+    secret.chmod(0o600)
+    options = ("--ALARM.webhook=http://127.0.0.1:9/", f"--ALARM.webhook_secret_file={secret}")
     with collector(rules, *options) as (daemon, _):
+        secret.unlink()
         rules.write(rule())
         daemon.signal(signal.SIGHUP)
         assert "webhook_secret_file" in daemon.await_log("the configuration stays as it was")
@@ -443,6 +447,57 @@ def test_old_alarms_do_not_come_back_with_rules_that_come_later(tmp_path: Path) 
         daemon.signal(signal.SIGHUP)
         await_an_alarm(daemon, source)
         assert key not in alarms(daemon)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--ALARM.webhook=ftp://somewhere",
+        "--ALARM.alertmanager=127.0.0.1:9093",
+        "--ALARM.command=/nowhere/program",
+        "--ALARM.webhook_secret_file=/nowhere/secret",
+    ],
+)
+@pytest.mark.parametrize("mode", [(), ("--check_config",)], ids=["start", "check_config"])
+def test_a_notifier_that_can_not_be_made_is_told_before_anything_starts(
+    rules: Rules, wrong: str, mode: tuple[str, ...]
+) -> None:
+    webhook = () if "webhook=" in wrong else ("--ALARM.webhook=http://127.0.0.1:9/",)
+    ended = run(rules.option, *webhook, wrong, *mode)
+    assert ended.returncode == 2
+    assert wrong.partition("=")[0].strip("-") in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_file_that_is_wrong_is_named(rules: Rules) -> None:
+    rules.path.write_text("[")
+    assert str(rules.path) in run(rules.option).stderr
+
+
+def test_a_reload_says_what_is_news_of_the_rules(rules: Rules) -> None:
+    with collector(rules.write(rule("stays"), rule("changes"), rule("goes"))) as (daemon, _):
+        rules.write(rule("stays"), rule("changes", severity=0), rule("comes"))
+        daemon.signal(signal.SIGHUP)
+        assert "rules of alarms: 3 (1 new, 1 gone, 1 changed)" in daemon.await_log("reloaded")
+
+
+def test_rules_that_can_never_hold_here_are_told(rules: Rules) -> None:
+    unknown = "AggProxySum-UveDevice-cpu.value.value"
+    with collector(rules.write(rule("never", operand1=unknown))) as (daemon, _):
+        assert "UveDevice-cpu:AggProxySum" in daemon.await_log("SYS_WARN")
+
+
+def test_one_large_value_holds_up_nobody(rules: Rules) -> None:
+    key, large = new_key(), new_key()
+    everything = rule("any", operand1=f"{STRUCT}.list.*", operation="==", value=-1)
+    with collector(rules.write(everything, rule())) as (daemon, source):
+        for turn in range(3):
+            source.tell([large, STRUCT, {"list": [turn] * 300_000}])
+            source.tell([key, STRUCT, {"cpu": 95}])
+            raised(daemon, key)
+            source.tell([key, STRUCT, {"cpu": 5}])
+            until(lambda: alarms(daemon) == {})
+        assert daemon.ask("status")["health"]["problems"] == []
 
 
 def test_a_disabled_rule_is_none(rules: Rules) -> None:
