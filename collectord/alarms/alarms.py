@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from collectord import logs, views, wire
-from collectord.alarms import observed, registry
+from collectord.alarms import observed, paths, registry
 from collectord.alarms.evaluation import CompiledRule, OrList, compile_rule
 from collectord.alarms.machine import Moment, State
 from collectord.alarms.notification import Notification, Notifier
@@ -39,7 +39,7 @@ SLICE = 0.002
 """Seconds of evaluation after which others on the loop have their turn."""
 SHARE = 0.5
 """The part of the time that evaluation takes at most, while there is more to evaluate."""
-BUSY_SHARE = 0.03
+BUSY_SHARE = 0.02
 """And while there is hardly time for updates: those come before alarms then."""
 STARVED = 0.7
 """Where less of the time that evaluation takes is the processor's, others want it as well."""
@@ -382,7 +382,7 @@ class Alarms:
     @property
     def counters(self) -> dict[str, int]:
         """Everything counted since the start, by evaluation and by each notifier."""
-        counters = {**self._counters, **self.registry.counters}
+        counters = {**self._counters, **self.registry.counters, **paths.counters}
         for notifier in self._notifiers:
             counters.update(notifier.counters)
         return counters
