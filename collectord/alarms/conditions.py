@@ -86,18 +86,13 @@ class CompiledCondition:
     def rows(self, view: Mapping[str, Any], matching: list[Match]) -> list[dict[str, Any]]:
         """What was found there, as people see it: the first of many."""
         found: list[dict[str, Any]] = []
-        room = matches.MATCHES_CHARACTERS
         variables = _Variables(self._variables, self._operand1, self._operand2, view)
         for place1, place2 in matching[: matches.MATCHES]:
             row: dict[str, Any] = {"json_operand1_value": matches.json_text(place1.value)}
             if place2 is not None:
                 row["json_operand2_value"] = matches.json_text(place2.value)
-            row["json_variables"] = texts = variables.texts(place1, place2)
+            row["json_variables"] = variables.texts(place1, place2)
             found.append(row)
-            room -= len(row["json_operand1_value"]) + len(row.get("json_operand2_value", ""))
-            room -= sum(map(len, texts.values()))
-            if room < 0:
-                break
         return found
 
     def explain(self, view: Mapping[str, Any]) -> Explanation:
@@ -107,6 +102,7 @@ class CompiledCondition:
         values1 = _shown(found1)
         values2 = (matches.json_text(self._constant),) if found2 is None else _shown(found2)
         why = None if matching else self._why_not_compared(view, found1, found2)
+        is_cut = found1.cut or (found2 is not None and found2.cut)
         if why is None:
             is_ranged = found1.is_ranged or (found2 is not None and found2.is_ranged)
             places = max(len(found1.places), len(found2.places) if found2 else 1)
@@ -114,6 +110,8 @@ class CompiledCondition:
                 why = f"it holds at {len(matching) or 'none'} of {places} places"
             else:
                 why = "it holds" if matching else "it doesn't hold"
+        if is_cut:
+            why += "; there are more, which are not looked at"
         return Explanation(self.place, self.condition, values1, values2, bool(matching), why)
 
     def _operands(self, view: Mapping[str, Any]) -> tuple[Found, Found | None]:
@@ -140,7 +138,7 @@ class CompiledCondition:
                 for place2 in found2.places
                 if place2.value is not MISSING and holds(value1, looked_into(place2.value))
             ]
-        if len(found1.places) != len(found2.places):
+        if not _are_equally_many(found1, found2):
             return []
         return [
             (place1, place2)
@@ -161,13 +159,12 @@ class CompiledCondition:
                 return f"{name} ranges over nothing"
             if all(place.value is MISSING for place in found.places):
                 return f"there is no way to {name}: {_lacking(view, path)}"
-        if found2 is not None and found1.is_ranged and found2.is_ranged:
-            one, another = len(found1.places), len(found2.places)
-            if one != another:
-                return (
-                    f"operand1 ranges over {one} values and operand2 over {another}, "
-                    "so they can't be paired"
-                )
+        are_paired = found2 is not None and found1.is_ranged and found2.is_ranged
+        if found2 is not None and are_paired and not _are_equally_many(found1, found2):
+            return (
+                f"operand1 ranges over {_count(found1)} values and operand2 over "
+                f"{_count(found2)}, so they can't be paired"
+            )
         return None
 
     def _probe(self) -> Probe:
@@ -188,6 +185,11 @@ def _against(found1: Found, is_right: Callable[[Any], bool], place2: Place | Non
         for place1 in found1.places
         if place1.value is not MISSING and is_right(looked_into(place1.value))
     ]
+
+
+def _are_equally_many(found1: Found, found2: Found) -> bool:
+    """Of those that are looked at; where one operand has more of them, the other has to, too."""
+    return len(found1.places) == len(found2.places) and bool(found1.cut) == bool(found2.cut)
 
 
 # --- fast ways of not holding -------------------------------------------------------------------
@@ -332,6 +334,10 @@ def _shown(found: Found) -> tuple[str, ...]:
         "missing" if place.value is MISSING else matches.json_text(place.value)
         for place in found.places[: matches.MATCHES]
     )
+
+
+def _count(found: Found) -> str:
+    return f"more than {len(found.places)}" if found.cut else str(len(found.places))
 
 
 def _lacking(view: Mapping[str, Any], path: Path) -> str:

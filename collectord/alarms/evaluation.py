@@ -13,10 +13,10 @@ from typing import Any
 from collectord import views
 from collectord.alarms.conditions import CompiledCondition, Explanation
 from collectord.alarms.matches import OrList, is_same
-from collectord.alarms.paths import KEYS, VALUES, Path
+from collectord.alarms.paths import RANGES
 from collectord.alarms.rules import Rule
 
-__all__ = ["CompiledRule", "Explanation", "OrList", "compile_rule", "is_same"]
+__all__ = ["CompiledRule", "OrList", "compile_rule", "is_same"]
 
 
 class CompiledRule:
@@ -34,16 +34,8 @@ class CompiledRule:
         self._probes = [
             ([condition.may_hold for condition in and_list], and_list) for and_list in self._or_list
         ]
-        self.concerns: frozenset[tuple[str, str]] = frozenset(
-            _concern(Path(path)) for path in self.paths()
-        )
-        """``(struct, attribute)`` that its operands and variables begin with.
-
-        ``("S", "*")`` where any attribute of a struct may be meant, ``("*", "*")`` where any struct
-        may. While the structs that are there stay the same, nothing else changes what holds.
-        """
-        structs = frozenset(struct for struct, _ in self.concerns)
-        self.structs: frozenset[str] | None = None if "*" in structs else structs
+        structs = frozenset(steps[0] for steps, _ in self.looks())
+        self.structs: frozenset[str] | None = structs if structs.isdisjoint(RANGES) else None
         """The structs that it looks at; None: all."""
         self.tables: frozenset[str] = frozenset(key.partition(":")[0] for key in rule.uve_keys)
         """The tables of the UVEs that it is about."""
@@ -108,11 +100,3 @@ def _rows(
         {"condition": condition.shown, "match": condition.rows(view, found)}
         for condition, found in zip(and_list, matching, strict=True)
     ]
-
-
-def _concern(path: Path) -> tuple[str, str]:
-    struct, *rest = path.steps
-    if struct in (VALUES, KEYS):
-        return ("*", "*")
-    attribute = rest[0] if rest else VALUES
-    return (struct, "*" if attribute in (VALUES, KEYS) else attribute)

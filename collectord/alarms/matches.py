@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from collectord import wire
-from collectord.alarms.operations import OPERATIONS, held
+from collectord.alarms.operations import OPERATIONS, equal, held
 from collectord.alarms.paths import MISSING
 
 OrList: TypeAlias = list[dict[str, Any]]
@@ -24,13 +24,14 @@ attribute. Nobody changes one: rows of several findings are shared.
 """
 
 MATCHES = 100
-"""The most that are kept of one condition."""
-MATCHES_CHARACTERS = 16 << 10
-"""No more are kept once those of a condition have so many characters."""
-JSON_CHARACTERS = 4 << 10
+"""The most that are kept of one condition. What they are plays no part: else a number that becomes
+longer could make another alarm."""
+JSON_CHARACTERS = 1000
 """The longest JSON of one value."""
-CUT_CHARACTERS = 1000
-"""How much of a longer one is shown."""
+CUT_CHARACTERS = 480
+"""How much of a longer one is shown: as a text in JSON each character may be written as two."""
+
+OPERANDS = ("json_operand1_value", "json_operand2_value")
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -47,9 +48,9 @@ def json_text(value: Any) -> str:
         return _encode(value)
     is_json = kind is str and held(value, MISSING) is not MISSING
     text = value if is_json else _beginning(value)
-    if len(text) > JSON_CHARACTERS:
-        text = _encode(f"{text[:CUT_CHARACTERS]}…")
-    return text if text.isascii() else _SURROGATE.sub(_escaped, text)
+    if not text.isascii():
+        text = _SURROGATE.sub(_escaped, text)
+    return text if len(text) <= JSON_CHARACTERS else _encode(f"{text[:CUT_CHARACTERS]}…")
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -93,22 +94,47 @@ def is_same(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]
     """Whether what holds now is the alarm that held before.
 
     Under a threshold (``<``, ``<=``, ``>``, ``>=``, ``range``) it is, where only operands changed;
-    how many matches there are counts, and their variables do. Under other operations the matches
-    have to be equal. So have the conditions: another and_list is another alarm.
+    how many matches there are counts, and their variables do. Under other operations all values
+    have to be equal, as ``==`` takes it. So have the conditions: another and_list is another alarm.
     """
-    return len(before) == len(now) and all(
-        len(one["and_list"]) == len(another["and_list"])
-        and all(map(_are_same_matches, one["and_list"], another["and_list"]))
-        for one, another in zip(before, now, strict=True)
+    return before == now or (
+        len(before) == len(now)
+        and all(
+            len(one["and_list"]) == len(another["and_list"])
+            and all(map(_are_same_matches, one["and_list"], another["and_list"]))
+            for one, another in zip(before, now, strict=True)
+        )
     )
 
 
 def _are_same_matches(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    if before["condition"] != now["condition"]:
+    if before["condition"] != now["condition"] or len(before["match"]) != len(now["match"]):
         return False
-    if not OPERATIONS[now["condition"]["operation"]].is_threshold:
-        return bool(before["match"] == now["match"])
-    return len(before["match"]) == len(now["match"]) and all(
-        one["json_variables"] == another["json_variables"]
-        for one, another in zip(before["match"], now["match"], strict=True)
+    is_threshold = OPERATIONS[now["condition"]["operation"]].is_threshold
+    are_same = _have_equal_variables if is_threshold else _are_equal_matches
+    return all(map(are_same, before["match"], now["match"]))
+
+
+def _are_equal_matches(one: Mapping[str, Any], another: Mapping[str, Any]) -> bool:
+    return one == another or (
+        all(_are_equal_texts(one.get(name), another.get(name)) for name in OPERANDS)
+        and _have_equal_variables(one, another)
     )
+
+
+def _have_equal_variables(one: Mapping[str, Any], another: Mapping[str, Any]) -> bool:
+    before, now = one["json_variables"], another["json_variables"]
+    return before == now or (
+        before.keys() == now.keys()
+        and all(_are_equal_texts(before[path], text) for path, text in now.items())
+    )
+
+
+def _are_equal_texts(one: str | None, another: str | None) -> bool:
+    """Whether two values are equal that are shown so: 1 and 1.0 are."""
+    if one is None or another is None:
+        return one is another
+    if one == another:
+        return True
+    value = held(one, MISSING)
+    return value is not MISSING and equal(value, held(another, MISSING))

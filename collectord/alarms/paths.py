@@ -4,7 +4,8 @@ A path is split at its dots, and each step leads from where the one before it le
 the view, whose members are structs. ``*`` and ``__value`` lead to every member of a map, ``__key``
 to every key of it. Lists are never named in a path: a step at a list is taken at each of its
 elements, and ``*`` and ``__value`` lead to the elements themselves. A step at a text is taken in
-what the text holds as JSON. Where a path has no step left the value is whole, a list too.
+what the text holds as JSON. Where a path has no step left the value is whole, a list too. Of very
+many places that a path leads to the first are looked at, see ``PLACES``.
 
 What compares the values that are found is in ``operations.py``.
 """
@@ -12,15 +13,24 @@ What compares the values that are found is in ``operations.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from collectord.alarms.operations import held
 
 PATH_CHARACTERS = 1024
+PLACES = 10_000
+"""The most that a path leads to, however often it ranges. An empty list or map where a path ranges
+counts as a place, so that looking for places doesn't take long either."""
 VALUES = "*"
 """The step to all values; ``__value`` is another word for it."""
 KEYS = "__key"
+RANGES = (VALUES, KEYS)
+counters: Counter[str] = Counter(alarm_places_cut=0)
+"""``alarm_places_cut``: members and elements that were not looked at, as they are beyond
+``PLACES``. Those that evaluate on a thread count here, too."""
+
 _RANGING = {"*": VALUES, "__value": VALUES, "__key": KEYS}
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})", re.ASCII)
 
@@ -60,6 +70,8 @@ class Found(NamedTuple):
 
     places: list[Place]
     is_ranged: bool
+    cut: int = 0
+    """How many members and elements beyond ``PLACES`` were not looked at."""
 
 
 class Path:
@@ -87,7 +99,7 @@ class Path:
     @property
     def is_plain(self) -> bool:
         """Whether every step names a member, and one whose name can only be a text."""
-        return not self._numbers and VALUES not in self.steps and KEYS not in self.steps
+        return not self._numbers and not any(step in RANGES for step in self.steps)
 
     def find(self, view: Mapping[str, Any]) -> Found:
         """What the path leads to in a view. Never raises."""
@@ -95,9 +107,11 @@ class Path:
 
     def find_from(self, value: Any, index: int) -> Found:
         """What the steps from ``index`` on lead to. Never raises."""
-        places: list[Place] = []
-        is_ranged = _walk(value, self, index, None, places)
-        return Found(places, is_ranged)
+        walk = _Walk(self)
+        is_ranged = walk.take(value, index, None)
+        if walk.cut:
+            counters["alarm_places_cut"] += walk.cut
+        return Found(walk.places, is_ranged, walk.cut)
 
     def beside(self, operand: Path, place: Place, view: Mapping[str, Any]) -> tuple[Any, int]:
         """Where the path parts from the way of ``operand`` to a place; ``find_from`` goes on there.
@@ -144,34 +158,63 @@ class Path:
         return count
 
 
-def _walk(
-    value: Any, path: Path, index: int, trail: Trail, places: list[Place], how: object = _NAMED
-) -> bool:
-    """Take the steps from ``index`` on; whether that ranged over anything."""
-    steps = path.steps
-    while index < len(steps):
-        step = steps[index]
-        kind = type(value)
-        if kind is dict:
-            if step is VALUES or step is KEYS:
-                for key, member in value.items():
-                    inner = member if step is VALUES else key
-                    _walk(inner, path, index + 1, (trail, value, key), places)
+class _Walk:
+    """All that a path leads to, while it is looked for."""
+
+    __slots__ = ("cut", "path", "places", "room")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.places: list[Place] = []
+        self.room = PLACES
+        self.cut = 0
+
+    def take(self, value: Any, index: int, trail: Trail, how: object = _NAMED) -> bool:
+        """Take the steps from ``index`` on; whether that ranged over anything."""
+        path = self.path
+        steps = path.steps
+        while index < len(steps):
+            step = steps[index]
+            kind = type(value)
+            if kind is dict:
+                if step is VALUES or step is KEYS:
+                    self._range_over_map(value, index, trail)
+                    return True
+                trail = (trail, value, how)
+                how = _NAMED
+                index += 1
+                value = value[step] if step in value else path._numbered(value, step, index)
+            elif kind is list:
+                self._range_over_list(value, index, trail)
                 return True
-            trail = (trail, value, how)
-            how = _NAMED
-            index += 1
-            value = value[step] if step in value else path._numbered(value, step, index)
-        elif kind is list:
-            for element in value:
-                if step is VALUES:
-                    _walk(element, path, index + 1, (trail, element, _ELEMENT), places)
-                else:
-                    _walk(element, path, index, trail, places, _NAMED_OF_ELEMENT)
-            return True
-        else:
-            value = held(value, MISSING) if kind is str else MISSING
-            if value is MISSING:
+            else:
+                value = held(value, MISSING) if kind is str else MISSING
+                if value is MISSING:
+                    break
+        self.places.append(Place(value, trail))
+        self.room -= 1
+        return False
+
+    def _range_over_map(self, members: dict[Any, Any], index: int, trail: Trail) -> None:
+        are_keys = self.path.steps[index] is KEYS
+        for position, (key, member) in enumerate(members.items()):
+            if not self._has_room(members, position):
                 break
-    places.append(Place(value, trail))
-    return False
+            self.take(key if are_keys else member, index + 1, (trail, members, key))
+        self.room -= not members
+
+    def _range_over_list(self, elements: list[Any], index: int, trail: Trail) -> None:
+        is_used_up = self.path.steps[index] is VALUES
+        for position, element in enumerate(elements):
+            if not self._has_room(elements, position):
+                break
+            if is_used_up:
+                self.take(element, index + 1, (trail, element, _ELEMENT))
+            else:
+                self.take(element, index, trail, _NAMED_OF_ELEMENT)
+        self.room -= not elements
+
+    def _has_room(self, ranged: Collection[Any], position: int) -> bool:
+        if self.room <= 0:
+            self.cut += len(ranged) - position
+        return self.room > 0

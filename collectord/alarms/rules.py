@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -26,10 +26,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from collectord import proxies, wire
+from collectord import json_errors, proxies, wire
 from collectord.alarms import rules_errors
 from collectord.alarms.operations import OPERATIONS, held, looked_into
-from collectord.alarms.paths import KEYS, MISSING, VALUES, Path
+from collectord.alarms.paths import KEYS, MISSING, RANGES, VALUES, Path
 
 SEVERITIES = wire.SEVERITIES
 """The names of the severities, by their numbers."""
@@ -51,7 +51,8 @@ RESERVED_LABELS = frozenset({"alertname", "severity", "table", "uve"})
 """Labels that every alarm has, from its rule and its UVE."""
 
 _PROXY = "AggProxy"
-_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+"""Of a label, and on the wire."""
 
 
 class RulesError(ValueError):
@@ -109,7 +110,7 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
     for label in labels:
         if label in RESERVED_LABELS:
             raise _refused(f"{label!r} is reserved: every alarm has it already")
-        if not _LABEL.fullmatch(label) or label.startswith("__"):
+        if not _NAME.fullmatch(label) or label.startswith("__"):
             raise _refused(
                 f"{label!r:.200} is not the name of a label; it is made of letters, digits and _, "
                 "doesn't begin with a digit, nor with two _"
@@ -128,7 +129,7 @@ def _sized(least: int, most: int) -> BeforeValidator:
 
     def tupled(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)):
-            raise _refused(f"must be a list, not {rules_errors.shown(value)}")
+            raise _refused(f"must be a list, not {json_errors.shown(value)}")
         if not least <= len(value) <= most:
             raise _refused(f"must have {least} to {most} entries, not {len(value)}")
         return tuple(value)
@@ -178,7 +179,7 @@ def _json_text(value: Any) -> str:
 
 def _no_json(value: Any) -> str:
     if not isinstance(value, str):
-        return f"{rules_errors.shown(value)} is no JSON that can be compared"
+        return f"{json_errors.shown(value)} is no JSON that can be compared"
     text = f"{value!r:.80} holds no JSON"
     if len(value) > 60 or not value.isprintable() or not value.strip():
         return text
@@ -276,7 +277,7 @@ def parse(text: str | bytes, origin: str) -> tuple[Rule, ...]:
     except (ValueError, RecursionError) as error:
         raise RulesError(origin, [rules_errors.no_json(error)]) from None
     if not isinstance(rows, list):
-        found = rules_errors.shown(rows)
+        found = json_errors.shown(rows)
         raise RulesError(origin, [f"the rules must be a list of objects, not {found}"])
     if len(rows) > RULES:
         raise RulesError(origin, [f"there are {len(rows)} rules; at most {RULES} are taken"])
@@ -308,7 +309,8 @@ def impossible(rule: Rule, configured: Mapping[str, Collection[str]] | None) -> 
     """A sentence, with its place, for each path that never leads to anything, and for each value
     that no value compares with: the rules can be gone by, but are not what somebody meant.
 
-    Such paths lead into proxy UVEs, which the collector makes. What sources tell is theirs to name.
+    Of proxy UVEs, which the collector makes, all members are known. What sources tell is theirs to
+    name, but only as a struct and an attribute can be named.
 
     ``configured`` maps metrics to the names of their algorithms, as the query ``menu`` answers:
     proxy UVEs that are not there are impossible too. None: any may be configured.
@@ -333,7 +335,7 @@ def _unfit(condition: Condition) -> Iterator[tuple[str, str]]:
     if text is not None:
         wrong = OPERATIONS[condition.operation].wrong(looked_into(held(text, None)))
         if wrong:
-            found = f"{wrong} for {condition.operation!r}, not {rules_errors.shown(text)}"
+            found = f"{wrong} for {condition.operation!r}, not {json_errors.shown(text)}"
             yield "operand2.json_value", found
 
 
@@ -347,8 +349,30 @@ def _paths(condition: Condition) -> Iterator[tuple[str, str]]:
 
 def _wrong(path: Path, configured: Mapping[str, Collection[str]] | None) -> Iterator[str]:
     struct, *steps = path.steps
-    if "-" not in struct and not struct.startswith(_PROXY):
-        return
+    if "-" in struct or struct.startswith(_PROXY):
+        yield from _wrong_in_proxy(struct, steps, configured)
+    elif struct == wire.ALARMS:
+        yield f"{struct!r} is what comes of rules, so no rule sees it"
+    elif struct not in RANGES and not _is_name(struct):
+        yield _no_name(struct, "a struct")
+    elif struct != KEYS and steps and steps[0] not in RANGES and not _is_name(steps[0]):
+        yield _no_name(steps[0], "an attribute")
+
+
+def _is_name(name: str) -> bool:
+    return len(name) <= wire.NAME_BYTES and _NAME.fullmatch(name) is not None
+
+
+def _no_name(name: str, of: str) -> str:
+    return (
+        f"{name!r:.200} never exists; the name of {of} is made of letters, digits and _, doesn't "
+        f"begin with a digit, and has at most {wire.NAME_BYTES} bytes"
+    )
+
+
+def _wrong_in_proxy(
+    struct: str, steps: Sequence[str], configured: Mapping[str, Collection[str]] | None
+) -> Iterator[str]:
     try:
         metric, algorithm = proxies.parse_struct_name(struct)
     except ValueError as error:

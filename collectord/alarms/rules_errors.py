@@ -9,26 +9,14 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from collectord import json_errors
+
 ERRORS = 100
 """The most that are told."""
 REFUSED = "refused"
 """The type of errors whose words are ours already; their context has ``text`` and ``place``."""
 
-_WRONG = {
-    "bool_type": "must be true or false",
-    "dict_type": "must be an object",
-    "greater_than_equal": "must be at least {ge}",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "less_than_equal": "must be at most {le}",
-    "literal_error": "must be {expected}",
-    "model_type": "must be an object",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_too_short": "must have at least {min_length} character",
-    "string_type": "must be a text",
-    "string_unicode": "must be a text that UTF-8 can write",
-}
-"""pydantic's types of errors in our words, which are followed by what stood there."""
+_WRONG = json_errors.WRONG | {"int_from_float": "must be a whole number"}
 
 
 def sentences(
@@ -51,7 +39,7 @@ def sentences(
         elif kind == "too_long":
             words = f"must have at most {context['max_length']} entries, not {len(found['input'])}"
         elif kind in _WRONG:
-            words = f"{_WRONG[kind].format_map(context)}, not {shown(found['input'])}"
+            words = f"{_WRONG[kind].format_map(context)}, not {json_errors.shown(found['input'])}"
         else:
             words = found["msg"]
         yield f"{place.rstrip()}: {words}"
@@ -61,7 +49,7 @@ def place_of(index: int, row: Any) -> str:
     """Where a rule stands, and its name if it has one, with a space behind."""
     name = row.get("name") if isinstance(row, dict) else None
     return (
-        f"rules[{index}] ({_part(name)}) "
+        f"rules[{index}] ({json_errors.part(name)}) "
         if isinstance(name, str) and name
         else (f"rules[{index}] ")
     )
@@ -82,22 +70,6 @@ def no_json(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not JSON: byte {error.start} is not UTF-8"
     return f"not JSON that can be read: {error}"
-
-
-def shown(value: object) -> str:
-    """What stood there, on one short line."""
-    match value:
-        case dict():
-            return "an object"
-        case list() | tuple():
-            return "a list"
-        case None | bool() | int() | float() | str():
-            try:
-                text = json.dumps(value)
-            except ValueError:  # an integer of more digits than Python writes
-                text = "a number of very many digits"
-            return text if len(text) <= 80 else f"{text[:76]} …"
-    return repr(value)[:80]
 
 
 # --- names that are written twice ---------------------------------------------------------------
@@ -127,7 +99,7 @@ def repeated(value: Any, place: str) -> Iterator[str]:
         value, place = waiting.pop()
         if isinstance(value, _Repeated):
             for name in value.names:
-                yield f"{place.rstrip()}: {_part(name)!r} is written twice"
+                yield f"{place.rstrip()}: {json_errors.part(name)!r} is written twice"
         if isinstance(value, dict):
             waiting += [(member, _inside(place, name)) for name, member in value.items()]
         elif isinstance(value, list):
@@ -143,11 +115,8 @@ def _inside(place: str, step: int | str) -> str:
         return f"{place.rstrip()}[{step}]"
     if step == "[key]":  # of a member whose name is wrong; the name stands there already
         return place
-    return f"{place}{_part(step)}" if place.endswith(" ") else f"{place}.{_part(step)}"
-
-
-def _part(name: str) -> str:
-    return name[:100] if name.isprintable() else json.dumps(name[:100])
+    name = json_errors.part(step)
+    return f"{place}{name}" if place.endswith(" ") else f"{place}.{name}"
 
 
 def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> Iterable[str]:

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from types import UnionType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from collectord import json_errors
+
 ERRORS = 20
 """The most that are told."""
 
-_WRONG = {
-    "bool_type": "must be true or false",
-    "dict_type": "must be an object",
+_WRONG = json_errors.WRONG | {
     "finite_number": "must be a finite number",
     "float_type": "must be a number",
-    "greater_than_equal": "must be at least {ge}",
-    "int_type": "must be a whole number",
     "less_than": "must be below {lt}",
-    "less_than_equal": "must be at most {le}",
     "list_type": "must be a list",
-    "literal_error": "must be {expected}",
-    "model_type": "must be an object",
     "plain": "{text}",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_too_short": "must have at least {min_length} character",
-    "string_type": "must be a text",
-    "string_unicode": "must be a text that UTF-8 can write",
 }
-"""pydantic's types of errors in our words, which are followed by what stood there."""
 
 
 def sentences(errors: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     """One for each, up to ``ERRORS`` of them, of a value that was to be such a model."""
     for error in errors.errors()[:ERRORS]:
-        path = ".".join(_part(str(part)) for part in error["loc"] if part != "[key]")
+        path = ".".join(json_errors.part(str(part)) for part in error["loc"] if part != "[key]")
         subject = f"{path}:" if path else "the configuration"
         kind = error["type"]
         if kind == "missing":
@@ -52,15 +41,11 @@ def sentences(errors: ValidationError, model: type[BaseModel]) -> Iterator[str]:
                 for name, bound in error.get("ctx", {}).items()
             }
             text = _WRONG[kind].format_map({"text": error["msg"], **bounds})
-            yield f"{subject} {text}, not {_shown(error['input'])}"
+            yield f"{subject} {text}, not {json_errors.shown(error['input'])}"
         else:
             yield f"{subject} {error['msg']}"
     if errors.error_count() > ERRORS:
         yield f"and {errors.error_count() - ERRORS} more are wrong"
-
-
-def _part(name: str) -> str:
-    return name[:100] if name.isprintable() else json.dumps(name[:100])
 
 
 def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> Iterable[str]:
@@ -73,18 +58,3 @@ def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> Iterable[str
             kind = get_args(kind)[0]
     known: Iterable[str] = kind.model_fields
     return known
-
-
-def _shown(value: object) -> str:
-    match value:
-        case dict():
-            return "an object"
-        case list() | tuple():
-            return "a list"
-        case None | bool() | int() | float() | str():
-            try:
-                text = json.dumps(value)
-            except ValueError:  # an integer of more digits than Python writes
-                text = "a number of very many digits"
-            return text if len(text) <= 80 else f"{text[:76]} …"
-    return repr(value)[:80]

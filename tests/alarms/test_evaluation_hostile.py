@@ -88,7 +88,7 @@ def test_no_rule_raises_or_takes_long(value: Any) -> None:
     for held, ((row,)) in zip(found, explained, strict=True):
         assert (held is not None) is row.holds
     packed = wire.encode(found)
-    assert len(packed) < 100 * len(rules) * 4096
+    assert len(packed) < 100 * len(rules) * 1000
     assert wire.decode(packed) == found
     assert json.loads(wire.encode_json({"found": found}))["found"] == found
 
@@ -102,6 +102,6 @@ def test_what_is_shown_of_it_is_short_and_json(value: Any) -> None:
     assert held is not None
     (match,) = held[0]["and_list"][0]["match"]
     for text in (match["json_operand1_value"], *match["json_variables"].values()):
-        assert len(text) <= 6100
+        assert len(text) <= 1000
         text.encode()
         json.loads(text)

@@ -17,6 +17,7 @@ from collectord import wire
 from collectord.alarms import matches
 from collectord.alarms.evaluation import compile_rule, is_same
 from collectord.alarms.operations import OPERATIONS
+from collectord.alarms.paths import RANGES
 from collectord.alarms.rules import Rule
 
 Case: TypeAlias = tuple[Rule, dict[str, Any]]
@@ -220,23 +221,21 @@ def test_a_rule_holds_where_all_conditions_of_a_list_are_explained_to_hold(case:
 
 
 @given(cases(), views)
-def test_what_a_rule_doesnt_concern_doesnt_change_what_it_finds(
+def test_what_a_rule_doesnt_look_at_doesnt_change_what_it_finds(
     case: Case, other: dict[str, Any]
 ) -> None:
     rule, view = case
     compiled = compile_rule(rule)
-    if ("*", "*") in compiled.concerns:
+    if compiled.structs is None:
         return
 
     changed = {struct: dict(other.get(struct, {})) for struct in view}
-    for struct, attributes in view.items():
-        if (struct, "*") in compiled.concerns:
-            changed[struct] = attributes
-        for name in NAMES:
-            if (struct, name) in compiled.concerns:
+    for (struct, *rest), _ in compiled.looks():
+        for name in NAMES if struct in view else ():
+            if not rest or rest[0] in (name, *RANGES):
                 changed[struct].pop(name, None)
-                if name in attributes:
-                    changed[struct][name] = attributes[name]
+                if name in view[struct]:
+                    changed[struct][name] = view[struct][name]
 
     assert compiled.holds(changed) == compiled.holds(view)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from alarms.writing import NODE, compiled, condition
+from collectord.alarms.paths import PLACES
 
 
 def why(view: dict[str, Any], *conditions: dict[str, Any]) -> list[tuple[bool, str]]:
@@ -99,3 +100,27 @@ def test_a_hundred_values_are_shown() -> None:
 
     assert len(row.operand1) == 100
     assert row.why == "it holds at 998 of 1000 places"
+
+
+def test_it_is_said_that_not_all_places_are_looked_at() -> None:
+    many, more = [1] * PLACES, [1] * (PLACES + 1)
+    view = {"S": {"many": many, "more": more, "empty": [[]] * (PLACES + 1)}}
+
+    assert why(
+        view,
+        condition("S.more.*", "==", "1"),
+        condition("S.many.*", "==", "1"),
+        condition("S.many.*", "==", "@S.more.*"),
+        condition("S.more.*", "==", "@S.more.*"),
+        condition("S.empty.*.*", "==", "1"),
+    ) == [
+        (True, "it holds at 10000 of 10000 places; there are more, which are not looked at"),
+        (True, "it holds at 10000 of 10000 places"),
+        (
+            False,
+            "operand1 ranges over 10000 values and operand2 over more than 10000, "
+            "so they can't be paired; there are more, which are not looked at",
+        ),
+        (True, "it holds at 10000 of 10000 places; there are more, which are not looked at"),
+        (False, "operand1 ranges over nothing; there are more, which are not looked at"),
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from collectord.alarms.paths import MISSING, PATH_CHARACTERS, Path
+from collectord.alarms.paths import MISSING, PATH_CHARACTERS, PLACES, Path, counters
 
 VIEW: dict[str, Any] = {
     "UveVirtualNetworkAgent": {
@@ -34,9 +34,9 @@ VIEW: dict[str, Any] = {
 
 def found(path: str, view: dict[str, Any] = VIEW) -> Any:
     """What a path leads to: a list of it where it ranges."""
-    places, is_ranged = Path(path).find(view)
-    values = [place.value for place in places]
-    if is_ranged:
+    result = Path(path).find(view)
+    values = [place.value for place in result.places]
+    if result.is_ranged:
         return values
     assert len(values) == 1
     return values[0]
@@ -244,6 +244,49 @@ def test_the_longest_path_through_the_deepest_view_leads_somewhere() -> None:
     assert found(".".join("a" * 512), {"a": {"a": {"a": {"a": {}}}}}) is MISSING
 
 
+# --- very many places ---------------------------------------------------------------------------
+
+
+def test_a_path_leads_to_at_most_so_many_places() -> None:
+    everything = list(range(PLACES + 7))
+    of_map = {str(number): number for number in everything}
+    of_rows = [{"n": number} for number in everything]
+
+    for path, value in [("S.a.*", everything), ("S.a.*", of_map), ("S.a.n", of_rows)]:
+        result = Path(path).find({"S": {"a": value}})
+
+        assert [place.value for place in result.places] == everything[:PLACES]
+        assert result.cut == 7
+
+
+def test_as_many_places_as_are_looked_at_are_not_cut() -> None:
+    assert Path("S.a.*").find({"S": {"a": [0] * PLACES}}).cut == 0
+    assert Path("S.a.*.*").find({"S": {"a": [[0] * 100] * (PLACES // 100)}}).cut == 0
+
+
+def test_all_places_of_ranging_within_ranging_are_counted_together() -> None:
+    result = Path("S.a.*.*").find({"S": {"a": [[0] * 3000] * 6}})
+
+    assert len(result.places) == PLACES
+    assert result.cut == 2000 + 2
+
+
+def test_what_holds_no_places_is_not_looked_for_without_end() -> None:
+    result = Path("S.a.*.*").find({"S": {"a": [[]] * PLACES + [{"x": 1}]}})
+
+    assert result.places == []
+    assert result.cut == 1
+
+
+def test_what_is_not_looked_at_is_counted() -> None:
+    before = counters["alarm_places_cut"]
+
+    Path("S.a.*").find({"S": {"a": [0] * (PLACES + 7)}})
+    Path("S.a.*").find({"S": {"a": [0] * PLACES}})
+
+    assert counters["alarm_places_cut"] - before == 7
+
+
 # --- beside an operand --------------------------------------------------------------------------
 
 
@@ -251,9 +294,9 @@ def beside(variable: str, operand: str, index: int = 0, view: dict[str, Any] = V
     """What a variable leads to beside the place with that index of an operand."""
     one, another = Path(variable), Path(operand)
     place = another.find(view).places[index]
-    places, is_ranged = one.find_from(*one.beside(another, place, view))
-    values = [found.value for found in places]
-    return values if is_ranged else values[0]
+    result = one.find_from(*one.beside(another, place, view))
+    values = [found.value for found in result.places]
+    return values if result.is_ranged else values[0]
 
 
 def test_a_variable_is_of_the_same_list_element() -> None:

@@ -41,8 +41,15 @@ def wrong_with(path: str, configured: Mapping[str, Collection[str]] | None = Non
         f"AggProxyLastAnomalyEWM025-{METRIC}.value.samples",
         "UveVirtualNetworkAgent.value.sigma",
         "Anything.at.all",
+        "_Anything9._at.9.all-of-it",
+        f"{'S' * 128}.{'a' * 128}",
+        "S.*.at-all",
+        "S.__key",
         "*.value.sigma",
+        "*.*.at-all",
         "__key",
+        "__value",
+        "UVEAlarm.alarms",
     ],
 )
 def test_these_paths_may_lead_to_something(path: str) -> None:
@@ -113,6 +120,29 @@ def test_metrics_that_are_none(struct: str) -> None:
         f"{struct!r} names no metric; write <algorithm>-<struct>-<attribute>, "
         "as in AggProxySum-UveVirtualNetworkAgent-egress_flow_count"
     ]
+
+
+NAMED = "made of letters, digits and _, doesn't begin with a digit, and has at most 128 bytes"
+
+
+@pytest.mark.parametrize("struct", ["9", "Uve Device", "Uve/Device", "Ünit", "S" * 129, "S:a", "$"])
+def test_structs_that_no_source_can_tell(struct: str) -> None:
+    sentence = f"{struct!r} never exists; the name of a struct is {NAMED}"
+
+    assert wrong_with(f"{struct}.a") == wrong_with(struct) == [sentence]
+
+
+@pytest.mark.parametrize("name", ["9", "egress flows", "egress-flows", "ü", "a" * 129])
+@pytest.mark.parametrize("struct", ["UveDevice", "*", "__value"])
+def test_attributes_that_no_source_can_tell(struct: str, name: str) -> None:
+    sentence = f"{name!r} never exists; the name of an attribute is {NAMED}"
+
+    assert wrong_with(f"{struct}.{name}.x") == wrong_with(f"{struct}.{name}") == [sentence]
+
+
+@pytest.mark.parametrize("path", ["UVEAlarms", "UVEAlarms.alarms", "UVEAlarms.alarms.ack"])
+def test_the_alarms_themselves_are_seen_by_no_rule(path: str) -> None:
+    assert wrong_with(path) == ["'UVEAlarms' is what comes of rules, so no rule sees it"]
 
 
 def test_proxies_that_are_not_configured() -> None:
