@@ -291,7 +291,7 @@ COMMANDS: dict[str, Command] = {
     "ack": Command(
         ack,
         "acknowledge an alarm: somebody knows, and it stays so until it is raised anew",
-        "collectorctl ack ObjectVNTable:demo:vn1 FlowFlood",
+        "collectorctl ack ObjectVNTable:demo:vn1 vn-egress-flood",
         [
             ("key", {"metavar": "KEY"}),
             ("type", {"metavar": "TYPE", "help": "the alarm's type, which is its rule's name"}),

@@ -46,7 +46,14 @@ def alarms(options: argparse.Namespace) -> int:
         while some := list(itertools.islice(rows, ROWS_AT_ONCE if output.tables else 1)):
             output.many(some[0], terminal_alarms.alarms, some)
             found = OK
+    if found is NOTHING and output.tables:
+        complain("nothing like that is raised" if _is_choosy(options) else "nothing is raised")
     return found
+
+
+def _is_choosy(options: argparse.Namespace) -> bool:
+    """Whether only some of what is raised was asked for."""
+    return bool(options.places or options.severity) or options.acknowledged is not None
 
 
 def _places(places: list[str]) -> tuple[list[str], list[str]]:

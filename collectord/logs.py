@@ -14,7 +14,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TextIO
 
-from collectord.options import LOG_LEVELS, printable
+from collectord.option_types import printable
+from collectord.options import LOG_LEVELS
 from collectord.settings import Settings
 
 NOTICE = 25

@@ -1,24 +1,35 @@
 """The options: every one exactly once, in ``OPTIONS``, and what is made straight from that table.
 
 Made here are the ``--help`` listing and the configuration file, which
-``python -m collectord.options`` prints. Where the options' values come from is settled in
-``settings.py``; what they do is said in their help and done in the rooms that ask for them.
+``python -m collectord.options`` prints. How a value is read from its text is ``option_types.py``'s,
+and where it comes from is settled in ``settings.py``; what options do is said in their help and
+done in the rooms that ask for them.
 """
 
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
-import socket
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
-Value: TypeAlias = str | int | float | bool
-Type: TypeAlias = Callable[[str], Value]
-"""Makes a value of an option's text, or raises ValueError: what is wrong, what would be right."""
+from collectord.option_types import (
+    Type,
+    Value,
+    address,
+    address_or_empty,
+    addresses_shown,
+    flag,
+    hostname,
+    integer,
+    one_line,
+    one_of,
+    quoted,
+    seconds,
+    size,
+    words,
+)
 
 LOG_LEVELS = (
     "SYS_EMERG",
@@ -35,137 +46,17 @@ SYSLOG_FACILITIES = (
     *(f"LOG_{name}" for name in ("UUCP", "CRON", "AUTHPRIV", "FTP")),
     *(f"LOG_LOCAL{number}" for number in range(8)),
 )
-UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-FLAGS = {
-    **dict.fromkeys(("true", "yes", "on", "1"), True),
-    **dict.fromkeys(("false", "no", "off", "0"), False),
-}
 
-_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
-_SIZE = re.compile(r"(?P<number>[0-9]{1,18})\s*(?P<unit>|KiB|MiB|GiB|TiB)", re.ASCII)
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
-_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", re.ASCII)
 _COMMENT = re.compile(r"\s[;#]")
-
-
-def printable(text: str) -> str:
-    """``text`` on one line: control characters, line ends and the like are written escaped."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
-def quoted(text: str) -> str:
-    """``text`` for an error's sentence, with its middle left out where it is long."""
-    return repr(text if len(text) <= 120 else f"{text[:80]} ... {text[-30:]}")
-
-
-def one_line(text: str) -> str:
-    """Any text of one line."""
-    if not text.isprintable():
-        raise ValueError(f"{quoted(text)} has control characters or is not UTF-8; leave them out")
-    return text
-
-
-def words(text: str) -> str:
-    """Words with one space between them."""
-    return " ".join(text.split())
-
-
-def flag(text: str) -> bool:
-    """A switch."""
-    try:
-        return FLAGS[text.lower()]
-    except KeyError:
-        raise ValueError(f"{quoted(text)} is neither true nor false; write one of them") from None
-
-
-def one_of(*names: str) -> Type:
-    """One of a few names."""
-
-    def read(text: str) -> str:
-        if text not in names:
-            raise ValueError(f"{quoted(text)} is unknown; write one of {', '.join(names)}")
-        return text
-
-    return read
-
-
-def integer(low: int, high: int) -> Type:
-    """A whole number from ``low`` to ``high``."""
-
-    def read(text: str) -> int:
-        if not _NUMBER.fullmatch(text) or not low <= int(text) <= high:
-            raise ValueError(f"{quoted(text)} is not a whole number from {low} to {high}")
-        return int(text)
-
-    return read
-
-
-def size(low: int, high: int) -> Type:
-    """Bytes from ``low`` to ``high``, written with or without a unit."""
-
-    def read(text: str) -> int:
-        found = _SIZE.fullmatch(text)
-        if found is None:
-            raise ValueError(
-                f"{quoted(text)} is not a size; write a whole number of bytes, or of "
-                "KiB, MiB, GiB or TiB, as in 16 MiB"
-            )
-        number = int(found["number"]) * UNITS[found["unit"]]
-        if not low <= number <= high:
-            raise ValueError(f"{quoted(text)} is out of range; write {low} to {high} bytes")
-        return number
-
-    return read
-
-
-def seconds(low: float, high: float) -> Type:
-    """Seconds from ``low`` to ``high``, with or without a fraction."""
-
-    def read(text: str) -> float:
-        if not _SECONDS.fullmatch(text) or not low <= float(text) <= high:
-            raise ValueError(
-                f"{quoted(text)} is not a number of seconds from {low:g} to {high:g}, as in 2.5"
-            )
-        return float(text)
-
-    return read
-
-
-def address(text: str) -> str:
-    """An address of this host: sockets listen on numbers, not on names."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        raise ValueError(
-            f"{quoted(text)} is not an address; write an IPv4 or IPv6 address of this host, "
-            "as 127.0.0.1, or 0.0.0.0 for all of them"
-        ) from None
-    return text
-
-
-def address_or_empty(text: str) -> str:
-    """An address of this host, or nothing."""
-    return address(text) if text else ""
-
-
-def hostname(text: str) -> str:
-    """A host's name; where empty, the one that the system gives."""
-    if text and not _HOSTNAME.fullmatch(text):
-        raise ValueError(
-            f"{quoted(text)} is not a host's name; write letters, digits, '-', '_' and '.', "
-            "at most 253, or leave it empty for the name that the system gives"
-        )
-    return text or socket.gethostname()
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option. ``note`` is what the configuration file says beyond ``help``."""
+    """One option. ``note`` is what the configuration file says beyond ``help``.
+
+    ``shown`` makes of a value what may be shown of it, where a part of it may be a secret. It is
+    given any text, not only good ones.
+    """
 
     section: str
     key: str
@@ -173,6 +64,7 @@ class Option:
     default: str
     help: str
     note: str = ""
+    shown: Callable[[str], str] = str
 
     @property
     def name(self) -> str:
@@ -186,11 +78,12 @@ class Option:
 
     def read(self, text: str) -> Value:
         """The value of a text. Raises ValueError: what is wrong, and what would be right."""
+        shown = quoted(self.shown(text))
         # Both would be taken for a part of the value in silence, where it can be any text.
         if _COMMENT.search(text):
-            raise ValueError(f"{quoted(text)} holds a comment; put it on a line of its own")
+            raise ValueError(f"{shown} holds a comment; put it on a line of its own")
         if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-            raise ValueError(f"{quoted(text)} is in quotes; leave them out")
+            raise ValueError(f"{shown} is in quotes; leave them out")
         return self.type(text)
 
 
@@ -357,6 +250,7 @@ OPTIONS: tuple[Option, ...] = (
         words,
         "",
         "Addresses of Alertmanagers that are sent alarms, as in http://127.0.0.1:9093",
+        shown=addresses_shown,
     ),
     Option(
         "ALARM",
@@ -365,7 +259,14 @@ OPTIONS: tuple[Option, ...] = (
         "60",
         "Seconds after which an active alarm is sent to Alertmanager again",
     ),
-    Option("ALARM", "webhook", words, "", "Addresses that each change of an alarm is posted to"),
+    Option(
+        "ALARM",
+        "webhook",
+        words,
+        "",
+        "Addresses that each change of an alarm is posted to",
+        shown=addresses_shown,
+    ),
     Option(
         "ALARM",
         "webhook_secret_file",

@@ -17,23 +17,16 @@ from typing import IO, TypeAlias
 
 import configargparse
 
-from collectord.options import (
-    BY_NAME,
-    GENERIC,
-    OPTIONS,
-    SECTIONS,
-    Option,
-    Value,
-    printable,
-    quoted,
-    similar,
-)
+from collectord.option_types import Value, printable, quoted, text_shown
+from collectord.options import BY_NAME, GENERIC, OPTIONS, SECTIONS, Option, similar
 
 Check: TypeAlias = Callable[[str], object]
 """Judges an option's value; raises ValueError, which may hold several sentences in ``errors``."""
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
+LEFT_OUT = "; not the whole value: what may be secret is left out, so don't read this line back"
+"""Follows the origin of an option that is shown without its secrets."""
 
 
 class ConfigurationError(Exception):
@@ -126,14 +119,20 @@ class Settings:
         )
 
     def configuration_file(self) -> str:
-        """The settled options as a file that could be read back, each below its origin."""
+        """The settled options as a file, each below its origin.
+
+        It could be read back, unless an option has secrets: they are left out, and the line of its
+        origin says so.
+        """
         lines = []
         for section in SECTIONS:
             lines += [f"[{section}]"]
             for option in OPTIONS:
                 if option.section == section:
                     setting = self._settled[option.name]
-                    lines += [f"# {setting.origin}", f"{option.key}={setting}"]
+                    shown = option.shown(str(setting))
+                    left_out = "" if shown == str(setting) else LEFT_OUT
+                    lines += [f"# {setting.origin}{left_out}", f"{option.key}={shown}"]
             lines += [""]
         return "\n".join(lines).rstrip("\n")
 
@@ -214,7 +213,7 @@ def _read_command_line(argv: Sequence[str], judge: _Judge) -> tuple[dict[str, st
             continue
         has_next = bool(waiting) and not waiting[0].startswith("--")
         if not argument.startswith("--"):
-            stray = quoted(argument + equals + text)
+            stray = quoted(text_shown(argument + equals + text))
             judge.refuse(COMMAND_LINE, f"{stray} belongs to no option; --help lists the options")
             continue
         if not equals and has_next:
@@ -222,7 +221,8 @@ def _read_command_line(argv: Sequence[str], judge: _Judge) -> tuple[dict[str, st
         name = argument.removeprefix("--")
         if name != "conf_file" and name not in BY_NAME:
             reason = "takes no value" if argument in switches else similar(name)
-            judge.refuse(COMMAND_LINE, f"unknown option {quoted(argument)}; {reason}")
+            shown = quoted(_name_shown(argument + (equals and equals + text)))
+            judge.refuse(COMMAND_LINE, f"unknown option {shown}; {reason}")
         elif not equals and not has_next:
             judge.refuse(COMMAND_LINE, f"{name}: the value is missing; write {argument}=VALUE")
         elif name == "conf_file":
@@ -231,6 +231,11 @@ def _read_command_line(argv: Sequence[str], judge: _Judge) -> tuple[dict[str, st
             judge.judge(BY_NAME[name], text, COMMAND_LINE)
             texts[name] = text
     return texts, files
+
+
+def _name_shown(text: str) -> str:
+    """What stands before the ``=``; the text may be no option, but a stray address."""
+    return text_shown(text).partition("=")[0].strip()
 
 
 def _read_environment(environ: Mapping[str, str], judge: _Judge) -> dict[str, str]:
@@ -304,13 +309,15 @@ class _IniReader(configargparse.ConfigFileParser):  # type: ignore[misc]
             key, equals, text = (part.strip() for part in line.partition("="))
             name = f"{section}.{key}"
             if not equals:
-                reason = f"{quoted(line)} is neither [SECTION] nor key=value; write one of them"
+                shown = quoted(text_shown(line))
+                reason = f"{shown} is neither [SECTION] nor key=value; write one of them"
                 self._judge.refuse(origin, reason)
             elif section is None:
-                reason = f"{quoted(key)} stands before any section; {similar(key)}"
+                reason = f"{quoted(_name_shown(line))} stands before any section; {similar(key)}"
                 self._judge.refuse(origin, reason)
             elif name not in BY_NAME:
-                self._judge.refuse(origin, f"unknown option {quoted(name)}; {similar(name)}")
+                shown = quoted(f"{section}.{_name_shown(line)}")
+                self._judge.refuse(origin, f"unknown option {shown}; {similar(name)}")
             elif name in first:
                 reason = f"is given again, first in line {first[name]}; leave one of them"
                 self._judge.refuse(origin, f"{name}: {reason}")

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from collectord import wire
+from collectord import alarm_words, wire
 from collectord.terminal import clean, moment, shown, table
 
 VALUE_CHARACTERS = 80
@@ -79,35 +79,27 @@ def news(told: Mapping[str, Any]) -> Text:
 def what_holds(alarm_rules: Any) -> list[str]:
     """What held of a rule: a line for each condition, clean, and ``or`` between those that each
     would have been enough together."""
-    or_list = alarm_rules.get("or_list") if isinstance(alarm_rules, dict) else None
     lines: list[str] = []
-    for conditions in or_list or []:
+    for conditions in alarm_words.entries(alarm_rules):
         lines += ["or"] if lines else []
-        lines += map(_condition_that_held, conditions["and_list"])
+        lines += map(_condition_that_held, conditions)
     return lines
 
 
 def _condition_that_held(held: Mapping[str, Any]) -> str:
     condition = held["condition"]
     places = [_values(match, condition["operation"]) for match in held["match"][:MATCHES]]
-    if (more := len(held["match"]) - MATCHES) > 0:
-        places.append(f"and {more} more")
-    return f"{condition_text(condition)}: {', '.join(places)}"
+    return f"{condition_text(condition)}: {alarm_words.listed(places, len(held['match']))}"
 
 
 def condition_text(condition: Mapping[str, Any]) -> str:
     """A condition as a person would write it: ``operand1 operation operand2``."""
-    second = condition["operand2"]
-    attribute = second.get("uve_attribute")
-    wanted = clipped(second.get("json_value")) if attribute is None else clean(attribute)
-    return f"{clean(condition['operand1'])} {condition['operation']} {wanted}"
+    return alarm_words.condition(condition, clipped, clean)
 
 
 def _values(match: Mapping[str, Any], operation: str) -> str:
     """What the operands and variables were at one place."""
-    value = clipped(match["json_operand1_value"])
-    if (second := match.get("json_operand2_value")) is not None:
-        value = f"{value} {operation} {clipped(second)}"
+    value = alarm_words.found(match, operation, clipped)
     variables = (match.get("json_variables") or {}).items()
     texts = [f"{clean(name)} {clipped(variable)}" for name, variable in variables]
     return f"{value} ({', '.join(texts)})" if texts else value

@@ -157,6 +157,33 @@ def test_no_alarms_end_it_with_1(run: Run, answers: Answers) -> None:
     assert run("alarms") == (1, "", "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "nothing is raised"),
+        (["T"], "nothing like that is raised"),
+        (["--severity", "major"], "nothing like that is raised"),
+        (["--unacknowledged"], "nothing like that is raised"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_people_are_told_that_there_are_no_alarms(
+    run: Run, answers: Answers, arguments: list[str], sentence: str
+) -> None:
+    answers.replies.append(reply(alarms={}))
+
+    assert run("alarms", "--table", *arguments) == (1, "", f"collectorctl: {sentence}\n")
+
+
+def test_the_example_of_acknowledging_is_a_rule_that_is_shipped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        ctl.main(["ack", "--help"])
+
+    assert "collectorctl ack ObjectVNTable:demo:vn1 vn-egress-flood" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [["--severity", "dire"], ["--severity", "3"]])
 def test_a_severity_that_is_none_ends_it_with_2(
     run: Run, capsys: pytest.CaptureFixture[str], arguments: list[str]

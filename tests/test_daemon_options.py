@@ -82,6 +82,22 @@ def test_a_wrong_configuration_is_told_with_exit_code_2(argument: str, sentence:
     assert "Traceback" not in ended.stderr
 
 
+def test_checking_the_configuration_shows_no_secrets() -> None:
+    secret = "http://me:pass@a.test:9/T0ken?key=s3cret"
+
+    ended = run("--check_config", f"--ALARM.webhook={secret}", f"--ALARM.alertmanager={secret}")
+
+    assert ended.returncode == 2
+    assert "'http://a.test:9' has a query" in ended.stderr
+    assert not [word for word in ("me:", "T0ken", "s3cret") if word in ended.stderr]
+
+    ended = run("--check_config", f"--ALARM.webhook={secret}")
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "what may be secret is left out" in ended.stdout
+    assert "\nwebhook=http://a.test:9\n" in ended.stdout
+
+
 def test_all_that_is_wrong_is_told_at_once() -> None:
     ended = run("--DEFAULT.uve_proxy_list=x y:z", "--QUERY.port=no", "--DEFAULT.colour=blue")
 

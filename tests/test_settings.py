@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectord.options import BY_NAME, OPTIONS, SECTIONS, Option, configuration_file, listing
-from collectord.settings import ConfigurationError, load
+from collectord.settings import LEFT_OUT, ConfigurationError, load
 
 REPOSITORY = Path(__file__).parent.parent
 LIST = "DEFAULT.uve_proxy_list"
@@ -369,6 +369,50 @@ class TestChecks:
             "environment variable COLLECTORD_QUERY_PORT",
             "/none",
             *(f"{path}:{line}" for line in (2, 3, 4, 5, 7)),
+        ]
+
+
+SECRET = "http://me:pass@a.test:9/hooks/T0ken?key=s3cret"
+
+
+class TestSecrets:
+    @pytest.mark.parametrize("name", ["ALARM.webhook", "ALARM.alertmanager"])
+    def test_they_are_left_out_of_the_file_of_the_settings_which_says_so(self, name: str) -> None:
+        settings = load([f"--{name}={SECRET} https://[::1]:8443/x http://plain.test"], {})
+        key = name.partition(".")[2]
+        shown = "http://a.test:9 https://[::1]:8443 http://plain.test"
+        assert f"# command line{LEFT_OUT}\n{key}={shown}\n" in settings.configuration_file()
+        assert settings.text(name).startswith(SECRET)
+
+    def test_where_nothing_is_left_out_nothing_is_said(self) -> None:
+        told = load(["--ALARM.webhook=http://a.test:9 http://b.test/"], {}).configuration_file()
+        assert "# command line\nwebhook=http://a.test:9 http://b.test/\n" in told
+        assert LEFT_OUT not in told
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            [f"--ALARM.webhook={SECRET} ; mine"],
+            [f"--ALARM.webhook='{SECRET}'"],
+            ["--ALARM.webhook", "http://b.test", SECRET],
+            ["--ALARM.webhook", "http://b.test", f"ALARM.webhook={SECRET}"],
+            [f"--{SECRET}"],
+        ],
+        ids=["comment", "quotes", "stray", "without dashes", "unknown"],
+    )
+    def test_errors_have_none(self, arguments: list[str]) -> None:
+        told = error(arguments)
+        assert "http://a.test:9" in told
+        assert not [word for word in ("me:", "pass", "T0ken", "s3cret") if word in told]
+
+    def test_an_error_of_a_line_that_goes_on_has_none(self, write: Write) -> None:
+        lines = ["webhook=http://b.test", SECRET, "http://me:pa=ss@b.test", "http://me:p@c.test/x"]
+        path = write("\n".join(["http://me:p@d.test/x=y", "[ALARM]", *lines]))
+        assert [told.partition(";")[0] for told in all_errors(["--conf_file", path])] == [
+            f"{path}:1: 'http://d.test' stands before any section",
+            f"{path}:4: unknown option 'ALARM.http://a.test:9'",
+            f"{path}:5: unknown option 'ALARM.http://b.test'",
+            f"{path}:6: 'http://c.test' is neither [SECTION] nor key=value",
         ]
 
 

@@ -66,4 +66,4 @@ class Notifier(Protocol):
         or be cancelled; after it nothing may be notified."""
 
     def problems(self) -> list[str]:
-        """A sentence for each receiver that can't be told: the same as long as that lasts."""
+        """A sentence for each receiver that can't be told, with the last reason."""

@@ -61,7 +61,10 @@ def test_it_gets_the_event_its_arguments_and_some_variables(
 ) -> None:
     monkeypatch.setenv("COLLECTORD_ALARM_WEBHOOK", "http://me:secret@example.com")
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
-    monkeypatch.setenv("INHERITED", "yes")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    monkeypatch.setenv("LD_PRELOAD", "")
+    monkeypatch.setenv("LC_TIME", "C")
+    monkeypatch.setenv("TZ", "UTC")
     script = Script(
         tmp_path,
         "json.dump([sys.argv[1:], dict(os.environ), json.load(sys.stdin)], open('new', 'w'))\n"
@@ -88,8 +91,10 @@ def test_it_gets_the_event_its_arguments_and_some_variables(
         "ALARM_SEVERITY": "major",
         "ALARM_TOKEN": "t1",
     }
-    assert variables["INHERITED"] == "yes"
-    assert not {name for name in variables if name.startswith(("COLLECTORD_", "NOTIFY"))}
+    assert (variables["LC_TIME"], variables["TZ"]) == ("C", "UTC")
+    assert variables["PATH"] == os.environ["PATH"]
+    inherited = {name for name in variables if not name.startswith(("ALARM_", "LC_"))}
+    assert inherited <= set(command.INHERITED)
 
 
 def test_what_is_of_one_alarm_is_told_in_order(tmp_path: Path) -> None:

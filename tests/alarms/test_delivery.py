@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
+from collections import Counter
 
 import pytest
 
 from collectord.alarms.notifiers import delivery
-from collectord.alarms.notifiers.delivery import Failed, Pauses, within
+from collectord.alarms.notifiers.delivery import Failed, Pauses, Receiver, within
 
 
 def test_pauses_grow_up_to_the_longest_and_begin_anew_after_a_success() -> None:
@@ -39,6 +42,49 @@ def test_work_gives_what_it_gives_or_its_error() -> None:
     assert asyncio.run(within(None, give())) == 5
     with pytest.raises(Failed):
         asyncio.run(within(600, fail()))
+
+
+def test_trouble_that_begins_just_after_a_line_of_the_log_is_logged_when_it_lasts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = Receiver("webhook", "webhook w", Counter())
+    receiver.failed(Failed("no"))
+    receiver.sent(1)
+    receiver.failed(Failed("never"))
+    receiver.failed(Failed("never"))
+    assert caplog.messages == ["webhook w is not told of alarms: no"]
+
+    monkeypatch.setattr(receiver, "_silent_until", 0.0)
+    receiver.failed(Failed("never"))
+    monkeypatch.setattr(receiver, "_silent_until", 0.0)
+    receiver.failed(Failed("never"))
+    assert caplog.messages[1:] == ["webhook w is not told of alarms: never"]
+
+
+def test_an_error_of_the_work_leaves_nothing_behind() -> None:
+    """What waits to be told is as large as it is; it must not wait for the garbage collector."""
+    left: list[weakref.ref[asyncio.Event]] = []
+
+    async def run() -> None:
+        async def fail() -> None:
+            await asyncio.sleep(0)
+            raise Failed("no")
+
+        async def attempt() -> None:
+            waiting = asyncio.Event()
+            left.append(weakref.ref(waiting))
+            await within(600, fail())
+
+        with contextlib.suppress(Failed):
+            await attempt()
+        await asyncio.sleep(0)
+        assert left[0]() is None
+
+    gc.disable()
+    try:
+        asyncio.run(run())
+    finally:
+        gc.enable()
 
 
 def test_work_that_takes_too_long_is_ended() -> None:

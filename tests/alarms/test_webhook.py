@@ -204,6 +204,70 @@ def test_what_is_refused_is_given_up(status: int, caplog: pytest.LogCaptureFixtu
     asyncio.run(run())
 
 
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_refusal_just_after_a_line_of_the_log_leaves_a_line_at_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """When trouble was over in between, and came again."""
+
+    async def run() -> None:
+        async with Receiver(says(404)) as receiver:
+            notifier = telling(receiver.url)
+            async with serving(notifier):
+                notifier.notify(told())
+                await until(lambda: notifier.counters["webhook_dropped"] == 1)
+                receiver.answer = says(200)
+                notifier.notify(told())
+                await until(lambda: notifier.counters["webhook_sent"] == 1)
+                receiver.answer = says(413)
+                for _ in range(12):
+                    notifier.notify(told())
+                await until(lambda: notifier.counters["webhook_dropped"] == 13)
+                (problem,) = notifier.problems()
+                assert problem.endswith("it answers 413")
+                assert len(warnings(caplog)) == 1
+            await notifier.finish(1)
+
+    asyncio.run(run())
+    first, last = warnings(caplog)
+    assert first.endswith("is not told of some alarms: 1 change given up: it answers 404")
+    assert re.search(r"12 changes given up since \d\d:\d\d:\d\dZ: it answers 413$", last)
+
+
+def test_refusals_are_summed_up_while_it_serves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(delivery, "SELDOM", 0.5)
+
+    async def run() -> None:
+        async with Receiver(says(404)) as receiver:
+            notifier = telling(receiver.url)
+            async with serving(notifier):
+                for _ in range(5):
+                    notifier.notify(told())
+                await until(lambda: len(warnings(caplog)) == 2)
+
+    asyncio.run(run())
+    assert "1 change given up: it answers 404" in warnings(caplog)[0]
+    assert "4 changes given up since" in warnings(caplog)[1]
+
+
+def test_the_problem_is_the_last_one() -> None:
+    async def run() -> None:
+        async with Receiver(says(500)) as receiver:
+            notifier = telling(receiver.url)
+            async with serving(notifier):
+                notifier.notify(told())
+                await until(notifier.problems)
+                receiver.answer = says(503)
+                await until(lambda: notifier.problems()[0].endswith("it answers 503"))
+
+    asyncio.run(run())
+
+
 def test_an_event_that_is_never_taken_does_not_hold_up_others_for_ever() -> None:
     async def run() -> None:
         async with Receiver(says(500)) as receiver:
@@ -296,7 +360,7 @@ def test_conditions_are_told_in_words() -> None:
         *matched(*"123456789"),
     ]
     assert message.conditions({"alarm_rules": {"or_list": or_list}}) == [
-        "A.b <= A.c: 1 and 2",
+        "A.b <= A.c: 1 <= 2",
         "Ports.ports.*.errors > 3: 1, 2, 3, 4, 5, and 4 more",
     ]
     assert len(message.conditions({"alarm_rules": {"or_list": or_list * 100}})) == message.LINES + 1

@@ -1,7 +1,8 @@
 """A command that is run for each event: the JSON on its standard input, no shell in between.
 
 It has done its work when it ends with exit code 0. It may take as long as ``ALARM.timeout``; then
-it and all that it has started are killed.
+it is killed with its process group: what it has started, but for what went into a group or a
+session of its own, as with ``setsid``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from collectord.alarms.notifiers.delivery import (
     Receiver,
     within,
 )
-from collectord.options import printable, quoted
+from collectord.option_types import printable, quoted
 from collectord.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,9 +44,10 @@ OUTPUT_BYTES = 1 << 20
 """The most that a command may write; with more, nobody reads any longer."""
 LINGERING = 0.1
 """Seconds for which more of its output may come when it has ended."""
-OURS = ("COLLECTORD_", "NOTIFY_SOCKET", "WATCHDOG_")
-"""How the variables begin that the command does not get: they may hold secrets, or speak for this
-process."""
+INHERITED = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR")
+INHERITED_BEGINNING = "LC_"
+"""The variables that the command gets of this process's: others may hold secrets, speak for this
+process, or change what the command does."""
 
 
 def make(settings: Settings, hostname: str) -> EventNotifier:
@@ -69,8 +71,12 @@ def make(settings: Settings, hostname: str) -> EventNotifier:
 
 
 def environment(notification: Notification) -> dict[str, str]:
-    """The variables of a command: this process's, but for its own, and a few for short scripts."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    """The variables of a command: some of this process's, and a few for short scripts."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name in INHERITED or name.startswith(INHERITED_BEGINNING)
+    }
     told = {
         "ALARM_KIND": notification.kind.value,
         "ALARM_KEY": notification.key,

@@ -16,11 +16,13 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Coroutine, Iterable, Sequence
+from datetime import datetime, timezone
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from collectord import logs
 from collectord.alarms.notification import Kind, Notification
 from collectord.alarms.notifiers.message import shortened
+from collectord.clock import now
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 """Seconds between an attempt that failed and the next one: twice as long each time."""
 SELDOM = 60.0
-"""Seconds between two lines of the log about one receiver."""
+"""Seconds between two lines of the log about one receiver that is not told of something."""
 QUEUE_CHARACTERS = 64 << 20
 """The most that what waits for one receiver may hold, about."""
 
@@ -66,6 +68,9 @@ async def within(seconds: float | None, work: Coroutine[Any, Any, Value]) -> Val
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        # An error of the work holds this frame, and those above with all that is to be told; were
+        # it held here, all of it would stay until Python's garbage collector comes by.
+        del task
     raise asyncio.TimeoutError
 
 
@@ -93,7 +98,7 @@ class Receiver:
     def __init__(self, notifier: str, title: str, counters: Counter[str]) -> None:
         self.title = title
         self.problem = ""
-        """A sentence from the first attempt that comes to nothing until one succeeds."""
+        """A sentence on the last attempt that came to nothing; empty once one has succeeded."""
         self._counters = counters
         self._sent, self._failed, self._dropped = (
             f"{notifier}_{what}" for what in ("sent", "failed", "dropped")
@@ -101,36 +106,68 @@ class Receiver:
         counters.update({self._sent: 0, self._failed: 0, self._dropped: 0})
         self._silent_until = float("-inf")
         self._is_trouble_logged = False
+        self._given_up = 0
+        """Notifications that will never be told, and of which no line of the log says so yet."""
+        self._given_up_since = 0
+        self._given_up_last = ""
+        self._has_given_up = asyncio.Event()
 
     def sent(self, count: int) -> None:
         """So many notifications were told."""
         self._counters[self._sent] += count
-        if self.problem:
-            self.problem = ""
-            if self._is_trouble_logged:
-                self._is_trouble_logged = False
-                log.log(logs.NOTICE, "%s is told of alarms again", self.title)
+        if self.problem and self._is_trouble_logged:
+            log.log(logs.NOTICE, "%s is told of alarms again", self.title)
+        self.problem = ""
+        self._is_trouble_logged = False
 
     def failed(self, error: DeliveryError) -> None:
         """An attempt came to nothing."""
         self._counters[self._failed] += 1
-        if not self.problem:
-            self.problem = f"{self.title} is not told of alarms: {error}"
-            self._is_trouble_logged = self._warn(self.problem)
+        self.problem = f"{self.title} is not told of alarms: {error}"
+        # A receiver that fails now and then doesn't fill the log; one that goes on failing is told.
+        if not self._is_trouble_logged and not self._seconds_of_silence():
+            self._warn(self.problem)
 
     def dropped(self, count: int, reason: str) -> None:
-        """So many notifications will never be told."""
+        """So many notifications will never be told. The log says so: at once, or where it has had a
+        line on this receiver just now, later, with all that were given up until then."""
         self._counters[self._dropped] += count
-        self._warn(f"{self.title} is not told of some alarms: {reason}")
+        if not self._given_up:
+            self._given_up_since = now()
+        self._given_up += count
+        self._given_up_last = reason
+        self._has_given_up.set()
+        if not self._seconds_of_silence():
+            self.tell_given_up()
 
-    def _warn(self, sentence: str) -> bool:
-        """Whether it was logged: a receiver that fails now and then doesn't fill the log."""
-        now = time.monotonic()
-        if now < self._silent_until:
-            return False
-        self._silent_until = now + SELDOM
+    def tell_given_up(self) -> None:
+        """Log what was given up, where no line has said so yet."""
+        count, self._given_up = self._given_up, 0
+        self._has_given_up.clear()
+        if count == 1:
+            told = f"1 change given up: {self._given_up_last}"
+        elif count:
+            since = datetime.fromtimestamp(self._given_up_since // 1_000_000, timezone.utc)
+            told = f"{count} changes given up since {since:%H:%M:%S}Z: {self._given_up_last}"
+        else:
+            return
+        self._warn(f"{self.title} is not told of some alarms: {told}")
+
+    async def keep_telling(self) -> None:
+        """Log what was given up as soon as there may be a line again; for ever."""
+        while True:
+            await self._has_given_up.wait()
+            await asyncio.sleep(self._seconds_of_silence())
+            self.tell_given_up()
+
+    def _seconds_of_silence(self) -> float:
+        """Until there may be another line."""
+        return max(0.0, self._silent_until - time.monotonic())
+
+    def _warn(self, sentence: str) -> None:
+        self._silent_until = time.monotonic() + SELDOM
+        self._is_trouble_logged = bool(self.problem)
         log.warning("%s", sentence)
-        return True
 
 
 class Delivery(abc.ABC, Generic[Item]):
@@ -217,8 +254,8 @@ class Delivery(abc.ABC, Generic[Item]):
         try:
             await self._tell(items)
         except Refused as error:
-            self.receiver.failed(error)
             self.receiver.dropped(len(items), str(error))
+            self.receiver.failed(error)
             self._settle(items)
         except Failed as error:
             self.receiver.failed(error)
@@ -322,6 +359,7 @@ class Deliveries:
         self.name = name
         self.counters = counters
         self._deliveries = tuple(deliveries)
+        self._receivers = tuple(dict.fromkeys(delivery.receiver for delivery in deliveries))
 
     @property
     def waiting(self) -> int:
@@ -330,16 +368,28 @@ class Deliveries:
 
     async def serve(self) -> None:
         """Tell what comes, until cancelled."""
-        await _together(delivery.serve() for delivery in self._deliveries)
+        await _together(
+            itertools.chain(
+                (delivery.serve() for delivery in self._deliveries),
+                (receiver.keep_telling() for receiver in self._receivers),
+            )
+        )
 
     async def finish(self, seconds: float) -> None:
         """Tell what waits as far as the time goes, then close."""
-        await _together(delivery.finish(seconds) for delivery in self._deliveries)
+        self._tell_given_up()  # the end is another reason
+        try:
+            await _together(delivery.finish(seconds) for delivery in self._deliveries)
+        finally:
+            self._tell_given_up()
+
+    def _tell_given_up(self) -> None:
+        for receiver in self._receivers:
+            receiver.tell_given_up()
 
     def problems(self) -> list[str]:
-        """A sentence for each receiver that can't be told: the same as long as that lasts."""
-        sentences = (delivery.receiver.problem for delivery in self._deliveries)
-        return list(dict.fromkeys(sentence for sentence in sentences if sentence))
+        """A sentence for each receiver that can't be told, with the last reason."""
+        return [receiver.problem for receiver in self._receivers if receiver.problem]
 
 
 class EventNotifier(Deliveries):
@@ -353,7 +403,7 @@ class EventNotifier(Deliveries):
         self, name: str, receivers: Sequence[Sequence[Lane]], counters: Counter[str], most: int
     ) -> None:
         super().__init__(name, list(itertools.chain.from_iterable(receivers)), counters)
-        self._receivers = receivers
+        self._lanes = receivers
         self._most = most
 
     def notify(self, notification: Notification) -> None:
@@ -363,7 +413,7 @@ class EventNotifier(Deliveries):
         alarm, characters = shortened(notification.alarm)
         notification = notification._replace(alarm=alarm)
         identity = hash((notification.key, notification.rule.name))
-        for lanes in self._receivers:
+        for lanes in self._lanes:
             while not self._has_room(lanes, characters):
                 max(lanes, key=Lane._count).drop_oldest()
             lanes[identity % len(lanes)].put(notification, characters)

@@ -12,6 +12,7 @@ import base64
 import contextlib
 import ipaddress
 import os
+import re
 import socket
 import ssl
 import threading
@@ -22,13 +23,17 @@ from urllib.parse import unquote
 import httpx
 
 from collectord.alarms.notifiers.delivery import Failed, Refused, Unreachable, within
-from collectord.options import printable, quoted
+from collectord.option_types import printable, quoted, without_secrets
 from collectord.settings import ConfigurationError, Settings
 
 ANSWER_BYTES = 64 << 10
 """The most of an answer that is read; with a longer one the connection ends."""
-TOLD_CHARACTERS = 200
+TOLD_CHARACTERS = 80
 """Of an answer that refuses, in problems and in the log."""
+REASON_CHARACTERS = 200
+"""Of what the system or TLS has to say, the same."""
+SECRET_CHARACTERS = 4
+"""A part of the address that is shorter is taken for no secret that an answer may repeat."""
 LOOKED_UP_FOR = 60.0
 """Seconds for which the addresses of a name are taken for true."""
 RETRIED = (408, 429)
@@ -44,7 +49,7 @@ class Address:
 
     def __init__(self, text: str) -> None:
         """Raises ValueError: what is wrong, what would be right, and no secret."""
-        shown = quoted(_without_secrets(text))
+        shown = quoted(without_secrets(text))
         try:
             url = httpx.URL(text)
         except (httpx.InvalidURL, UnicodeError):
@@ -59,6 +64,8 @@ class Address:
         self.host = url.raw_host.decode("ascii")
         self.port = url.port or _PORTS[url.scheme]
         self.authorization = _authorization(url)
+        self.secrets = _secrets(url, self.authorization)
+        """What must not be shown, the longest first."""
 
     def extended(self, path: str) -> Address:
         """The address of something below this one. Raises ValueError where there can be none."""
@@ -66,6 +73,7 @@ class Address:
             raise ValueError(f"{quoted(str(self))} has a query; leave out what follows the ?")
         below = Address(str(self.url).rstrip("/") + path)
         below.authorization = self.authorization
+        below.secrets = self.secrets
         return below
 
     def __str__(self) -> str:
@@ -76,21 +84,23 @@ _PORTS = {"http": 80, "https": 443}
 _RIGHT = "write one as http://127.0.0.1:9093 or https://example.com/alarms"
 
 
-def _without_secrets(text: str) -> str:
-    """Of what may be no address: without what stands before an @, or follows the host."""
-    scheme, slashes, rest = text.rpartition("://")
-    host = rest.rpartition("@")[2]
-    for mark in "/?#":
-        host = host.partition(mark)[0]
-    return f"{scheme}{slashes}{host}" if "@" not in scheme else host
-
-
 def _authorization(url: httpx.URL) -> str:
     if not url.userinfo:
         return ""
     name, _, password = url.userinfo.decode("ascii").partition(":")
     pair = f"{unquote(name)}:{unquote(password)}"
     return "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+
+
+def _secrets(url: httpx.URL, authorization: str) -> tuple[str, ...]:
+    """All that may be a secret, as it is written and as it is meant, whole and in pieces."""
+    path = url.raw_path.decode("ascii")
+    texts = [path, url.userinfo.decode("ascii"), authorization.partition(" ")[2]]
+    texts += [piece for text in texts[:2] for piece in re.split("[/?&=;:]", text)]
+    meant = {meaning for text in texts for meaning in (text, unquote(text))}
+    return tuple(
+        sorted((text for text in meant if len(text) >= SECRET_CHARACTERS), key=len, reverse=True)
+    )
 
 
 def addresses(settings: Settings, option: str, path: str = "") -> list[Address]:
@@ -152,6 +162,10 @@ class Poster:
         except (asyncio.TimeoutError, httpx.TimeoutException):
             self._names.forget()
             raise Failed(f"there was no answer within {self._timeout:g} s") from None
+        except httpx.RemoteProtocolError as error:
+            self._names.forget()
+            # What it says of that repeats what came, whatever that is.
+            raise Failed("it ended the connection, or answers something else than HTTP") from error
         except (httpx.TransportError, OSError) as error:
             self._names.forget()
             raise Failed(f"the connection broke: {_reason(error)}") from error
@@ -159,18 +173,18 @@ class Poster:
     async def _send_to_any(self, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
         """The answer of the first of the name's addresses that somebody listens on."""
         hosts = await self._names.addresses()
-        failure: httpx.TransportError | None = None
+        reason = ""
         for host in hosts:
             try:
                 response = await self._request(host, body, headers, self._timeout / len(hosts))
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                failure = failure or error
+                reason = reason or _reason(error)
                 await self.close()
                 continue
             self._names.prefer(host)
             return response
         self._names.forget()
-        raise Unreachable(f"it can't be reached: {_reason(failure)}") from failure
+        raise Unreachable(f"it can't be reached: {reason}")
 
     async def _request(
         self, host: str, body: bytes, headers: Mapping[str, str], patience: float
@@ -224,12 +238,14 @@ class Poster:
         raise Refused(f"it answers {status}{said}")
 
     def _told(self, answer: bytes) -> str:
-        """The beginning of an answer, for people; many answers repeat the path."""
-        text = answer.decode("utf-8", "replace")
-        path = self._address.url.raw_path.decode("ascii")
-        if len(path) > 1:
-            text = text.replace(path, "...")
-        text = printable(" ".join(text.split()))[:TOLD_CHARACTERS]
+        """The beginning of an answer, for people, where it is a text that can be printed; many
+        answers repeat what they were asked for."""
+        text = " ".join(answer.decode("utf-8", "replace").split())
+        if not text.isprintable() or "\N{REPLACEMENT CHARACTER}" in text:
+            return ""
+        for secret in self._address.secrets:
+            text = text.replace(secret, "...")
+        text = text if len(text) <= TOLD_CHARACTERS else f"{text[: TOLD_CHARACTERS - 1]}…"
         return f": {text}" if text else ""
 
 
@@ -253,7 +269,7 @@ def _reason(error: BaseException | None) -> str:
             is_systems = not isinstance(error, (socket.gaierror, ssl.SSLError))
             reason = os.strerror(error.errno) if is_systems else error.strerror
         error = error.__cause__ or error.__context__
-    return printable(reason)[:TOLD_CHARACTERS]
+    return printable(reason)[:REASON_CHARACTERS]
 
 
 Found = list[str] | Exception

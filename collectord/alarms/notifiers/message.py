@@ -9,9 +9,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from collectord import wire
+from collectord import alarm_words, wire
 from collectord.alarms.notification import Notification
-from collectord.alarms.rules import SEVERITIES
 
 VERSION = 1
 """Of the JSON; another one where a field is gone or means another thing."""
@@ -33,7 +32,7 @@ def clean(text: str) -> str:
 
 def severity(notification: Notification) -> str:
     """The word for the severity of the alarm's rule."""
-    return SEVERITIES[notification.rule.severity]
+    return wire.SEVERITIES[notification.rule.severity]
 
 
 def table(notification: Notification) -> str:
@@ -115,8 +114,8 @@ def _characters(match: Mapping[str, Any]) -> int:
 
 def _conditions(alarm: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Every condition that held."""
-    for entry in alarm.get("alarm_rules", {}).get("or_list", ()):
-        yield from entry.get("and_list", ())
+    for together in alarm_words.entries(alarm.get("alarm_rules")):
+        yield from together
 
 
 def conditions(alarm: Mapping[str, Any]) -> list[str]:
@@ -151,20 +150,10 @@ def first_value(alarm: Mapping[str, Any]) -> str:
 def _line(condition: Mapping[str, Any]) -> str:
     """One condition that held, as ``operand1 operation operand2: values``."""
     compared = condition["condition"]
-    operand2 = compared["operand2"]
-    path = operand2.get("uve_attribute")
-    right = path if path is not None else wire.json_key(operand2.get("json_value"))
     matches = condition.get("match", ())
-    values = [" and ".join(_operands(match)) for match in matches[:VALUES]]
-    if more := len(matches) + condition.get("left_out", 0) - len(values):
-        values.append(f"and {more} more")
-    return f"{compared['operand1']} {compared['operation']} {right}: {', '.join(values)}"
-
-
-def _operands(match: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("json_operand1_value", "json_operand2_value"):
-        if name in match:
-            yield _cut(str(match[name]))
+    values = [alarm_words.found(match, compared["operation"], _cut) for match in matches[:VALUES]]
+    count = len(matches) + condition.get("left_out", 0)
+    return f"{alarm_words.condition(compared, wire.json_key)}: {alarm_words.listed(values, count)}"
 
 
 def _cut(text: str) -> str:
