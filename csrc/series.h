@@ -58,7 +58,8 @@ struct lane {
 };
 
 struct series {
-    uint32_t sibling; /* the key's next series, of metric sibling_metric */
+    _Alignas(double) uint32_t sibling; /* the key's next series, of metric sibling_metric; doubles
+                                          follow the struct */
     uint32_t key;
     uint32_t next;    /* the oldest period that is not closed; all before it are */
     uint32_t newest;  /* the newest period with samples; before `next`: none is open */
