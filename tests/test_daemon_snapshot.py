@@ -300,14 +300,14 @@ def test_a_snapshot_of_a_newer_version_is_no_start(tmp_path: Path) -> None:
     directory = tmp_path / "snapshots"
     directory.mkdir()
     path = directory / "snapshot-0000000000000001.collectord"
-    begin = b"\x89CSNAP\r\n" + struct.pack("<I", 2)
+    begin = b"\x89CSNAP\r\n" + struct.pack("<I", 3)
     path.write_bytes(begin + struct.pack("<I", zlib.crc32(begin)))
 
     ended = run(*free_ports(), f"--SNAPSHOT.directory={directory}")
 
     assert ended.returncode == 3
     assert f"{path} can't be read" in ended.stderr
-    assert "version 2" in ended.stderr
+    assert "version 3" in ended.stderr
     assert path.exists()
 
 
