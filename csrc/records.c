@@ -42,26 +42,27 @@ static void clear_value(struct partition *partition, const struct record *record
     slot->length = 0;
 }
 
-/* Returns whether the value is another one than before. */
-static bool set_value(struct partition *partition, const struct record *record, struct slot *slot,
-                      struct attribute_in *in)
+static bool is_held(const struct slot *slot, const struct attribute_in *in)
 {
     uint32_t length;
     const uint8_t *held = record_value(slot, &length);
-    if (length == in->value_length && memcmp(held, in->value, length) == 0)
-        return false;
+    return length == in->value_length && memcmp(held, in->value, length) == 0;
+}
+
+static void set_value(struct partition *partition, const struct record *record, struct slot *slot,
+                      struct attribute_in *in)
+{
     clear_value(partition, record, slot);
     if (in->block == NULL) {
         memcpy(slot->bytes, in->value, in->value_length);
         slot->length = (uint8_t)in->value_length;
-        return true;
+        return;
     }
     memcpy(slot->bytes, &in->block, sizeof in->block);
     memcpy(slot->bytes + sizeof in->block, &in->value_length, sizeof in->value_length);
     slot->length = LONG_VALUE;
     in->block = NULL;
     holding_of(partition, record)->bytes += in->value_length;
-    return true;
 }
 
 /* Samples will not come through this slot again. */
@@ -116,8 +117,10 @@ static unsigned struct_lists(const struct partition *partition, const struct rec
 static unsigned column_lists(const struct partition *partition, const struct record *record,
                              const struct slot *slot, const struct attribute_in *in)
 {
+    bool is_news = partition->watching & TO_OBSERVED &&
+                   record->stamps[OBSERVED] != partition->rounds[OBSERVED];
     const struct observed_name *observed =
-        partition->watching & TO_OBSERVED ? partition_column_observed(partition, slot->column) : NULL;
+        is_news ? partition_column_observed(partition, slot->column) : NULL;
     if (observed == NULL)
         return TO_ANNOUNCED;
     uint32_t length;
@@ -146,11 +149,14 @@ static unsigned commit_attribute(struct partition *partition, const struct recor
         clear_value(partition, record, slot);
         return was_there ? lists : 0;
     }
-    unsigned lists = column_lists(partition, record, slot, attribute);
-    bool changed = set_value(partition, record, slot, attribute);
+    unsigned lists = 0;
+    if (!is_held(slot, attribute)) {
+        lists = column_lists(partition, record, slot, attribute);
+        set_value(partition, record, slot, attribute);
+    }
     if (attribute->is_sample)
         add_sample(partition, in, slot, attribute);
-    return changed ? lists : 0;
+    return lists;
 }
 
 /* Returns whether it had values. */

@@ -279,10 +279,24 @@ static bool is_observed(const struct metric *metric, unsigned at, const struct r
            (sigma && observed_crosses(sigma, before->sigma, now->sigma));
 }
 
-static void note_step(struct partition *partition, uint32_t number, struct series *series,
-                      unsigned at, const struct result *before, const struct result *now)
+static struct result *step(struct partition *partition, uint32_t number, struct series *series,
+                           const struct algorithm *algorithm, unsigned at, double value)
 {
-    bool observed = before && is_observed(&partition->metrics[number], at, before, now);
+    struct result *result = begin_result(partition, number, series, at);
+    result->value = value;
+    algorithm->detector->step(algorithm, series_state(algorithm, series), result);
+    return result;
+}
+
+/* A step of which somebody wants to hear: what there was before is looked at, too. */
+static void step_observed(struct partition *partition, uint32_t number, struct series *series,
+                          const struct algorithm *algorithm, unsigned at, double value)
+{
+    struct result before = {0};
+    if (series->started & 1u << at)
+        algorithm->detector->show(algorithm, series_state(algorithm, series), &before);
+    const struct result *now = step(partition, number, series, algorithm, at, value);
+    bool observed = is_observed(&partition->metrics[number], at, &before, now);
     unsigned announced = now->flags == RESULT_REPORTED;
     if (observed || announced)
         partition_note_series(partition, number, series, (uint16_t)(announced << at), observed);
@@ -292,17 +306,13 @@ static inline void step_proxy(struct partition *partition, uint32_t number,
                               struct series *series, const struct algorithm *algorithm,
                               unsigned at, double value)
 {
-    void *state = series_state(algorithm, series);
-    bool observes =
-        partition->watching & TO_OBSERVED && partition->metrics[number].observed & 1u << at;
-    struct result before = {0};
-    if (observes && series->started & 1u << at)
-        algorithm->detector->show(algorithm, state, &before);
-    struct result *result = begin_result(partition, number, series, at);
-    result->value = value;
-    algorithm->detector->step(algorithm, state, result);
-    if (partition->watching)
-        note_step(partition, number, series, at, observes ? &before : NULL, result);
+    if (partition->watching & TO_OBSERVED && partition->metrics[number].observed & 1u << at) {
+        step_observed(partition, number, series, algorithm, at, value);
+    } else {
+        const struct result *now = step(partition, number, series, algorithm, at, value);
+        if (partition->watching && now->flags == RESULT_REPORTED)
+            note_proxy(partition, number, series, at);
+    }
     series->started |= (uint16_t)(1u << at);
 }
 
