@@ -8,9 +8,7 @@ its place; the words for that are in ``rules_errors.py``. What a rule finds in a
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Annotated, Any
@@ -30,6 +28,7 @@ from collectord import json_errors, proxies, wire
 from collectord.alarms import rules_errors
 from collectord.alarms.operations import OPERATIONS, held, looked_into
 from collectord.alarms.paths import KEYS, MISSING, RANGES, VALUES, Path
+from collectord.descriptors import read_file
 
 SEVERITIES = wire.SEVERITIES
 """The names of the severities, by their numbers."""
@@ -248,23 +247,11 @@ class Rule(_Model):
 def read(path: str | FilePath) -> tuple[Rule, ...]:
     """The rules in a file. Raises RulesError, also where it can't be read."""
     try:
-        text = _content(path)
+        text, _ = read_file(path, RULES_BYTES)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise RulesError(str(path), [f"the file can't be read: {reason}"]) from None
     return parse(text, str(path))
-
-
-def _content(path: str | FilePath) -> bytes:
-    # Not blocking, so that a pipe in the place of a file stops nobody.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("it is something else than a file")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(RULES_BYTES + 1)
-    finally:
-        os.close(descriptor)
 
 
 def parse(text: str | bytes, origin: str) -> tuple[Rule, ...]:

@@ -103,8 +103,8 @@ def test_a_file_that_cant_be_read_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     paths: list[tuple[Path | str, str]] = [
         (tmp_path / "none.json", "No such file or directory"),
-        (tmp_path, "it is something else than a file"),
-        (pipe, "it is something else than a file"),
+        (tmp_path, "Is a directory"),
+        (pipe, "it is not a file"),
         ("a\0b", "embedded null byte"),
     ]
     for path, reason in paths:
